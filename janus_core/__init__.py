@@ -1,0 +1,13 @@
+"""Janus and Janus-Pro in plain PyTorch: one transformer that reads pictures and draws them.
+
+>>> import janus_core
+>>> janus = janus_core.load("janus-random")
+>>> pictures = janus.decode(janus.generate("a red circle", count=4, seed=7))  # float [4, H, W, 3] in 0..1
+"""
+
+from .errors import CheckpointError, InputError
+from .pipeline import DEFAULT_CHECKPOINT, Janus, load
+from .processing import Turn
+from .tokens import ImageTokens
+
+__all__ = ["DEFAULT_CHECKPOINT", "CheckpointError", "ImageTokens", "InputError", "Janus", "Turn", "load"]

@@ -1,0 +1,124 @@
+"""The command line: `python -m janus_core generate|describe`, over the same functions as Python and ComfyUI."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
+
+from . import DEFAULT_CHECKPOINT, CheckpointError, InputError, Janus, load
+from .processing import to_pil
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Bar:
+    """A progress bar on standard error, drawn by generation's `progress` calls."""
+
+    def __init__(self, unit: str):
+        self.bar = tqdm(unit=unit, file=sys.stderr, disable=None)
+
+    def __call__(self, step: int, total: int, tokens: Any) -> None:
+        self.bar.total = total
+        self.bar.update(step - self.bar.n)
+        if step == total:
+            self.bar.close()
+
+
+def load_from(args: argparse.Namespace) -> Janus:
+    return load(args.checkpoint, args.device, DTYPES[args.dtype])
+
+
+def generate(args: argparse.Namespace) -> None:
+    """Draw pictures into the output folder, one PNG a seed."""
+    janus = load_from(args)
+    tokens = janus.generate(
+        args.prompt,
+        args.count,
+        args.seed,
+        args.cfg_weight,
+        args.temperature,
+        args.top_k,
+        args.top_p,
+        progress=Bar("step"),
+    )
+    args.output.mkdir(parents=True, exist_ok=True)
+    files = []
+    for i, picture in enumerate(janus.decode(tokens)):
+        files.append(args.output / f"janus_{args.seed + i}.png")
+        to_pil(picture).save(files[-1])
+    if args.json:
+        print(json.dumps({"ids": tokens.ids.tolist(), "grid": tokens.grid, "files": [str(file) for file in files]}))
+    else:
+        print(*files, sep="\n")
+
+
+def describe(args: argparse.Namespace) -> None:
+    """Answer a question about one or several pictures."""
+    janus = load_from(args)
+    images = [read_picture(path) for path in args.pictures]
+    print(janus.answer(args.question, images, args.max_new_tokens, args.temperature, args.seed, Bar("token")))
+
+
+def read_picture(path: Path) -> torch.Tensor:
+    """A picture file -> float [H, W, 3] in 0..1; transparency is dropped."""
+    try:
+        with Image.open(path) as image:
+            return torch.from_numpy(np.array(image.convert("RGB"))).float() / 255
+    except (OSError, UnidentifiedImageError) as error:
+        raise InputError(f"{path} is not a picture that can be read ({error}).") from error
+
+
+def parser() -> argparse.ArgumentParser:
+    main = argparse.ArgumentParser(prog="python -m janus_core", description="Draw and describe pictures with Janus.")
+    commands = main.add_subparsers(required=True, metavar="COMMAND")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="folder, weight file or embedded name")
+    common.add_argument("--device", default="cpu", help="cpu, cuda, mps")
+    common.add_argument("--dtype", default="fp32", choices=DTYPES, help="type of the weights")
+    common.add_argument("--seed", type=int, default=0, help="picture or answer i uses seed + i")
+
+    style = argparse.ArgumentDefaultsHelpFormatter
+    draw = commands.add_parser("generate", help="draw pictures from a prompt", parents=[common], formatter_class=style)
+    draw.add_argument("prompt")
+    draw.add_argument("--count", type=int, default=1, help="pictures to draw at once")
+    draw.add_argument("--cfg-weight", type=float, default=5.0, help="strength of the prompt; 1 is no guidance")
+    draw.add_argument("--temperature", type=float, default=1.0, help="0 is greedy")
+    draw.add_argument("--top-k", type=int, default=0, help="keep the k likeliest codes; 0 is off")
+    draw.add_argument("--top-p", type=float, default=1.0, help="keep the likeliest codes of this share; 1 is off")
+    draw.add_argument("--output", type=Path, default=Path(), help="folder for the pictures")
+    draw.add_argument("--json", action="store_true", help="print token ids, grid and files as JSON")
+    draw.set_defaults(run=generate)
+
+    ask = commands.add_parser(
+        "describe", help="answer a question about pictures", parents=[common], formatter_class=style
+    )
+    ask.add_argument("pictures", nargs="*", type=Path, help="picture files, all about one question")
+    ask.add_argument("--question", default="Describe the picture.")
+    ask.add_argument("--max-new-tokens", type=int, default=512, help="longest answer, in tokens")
+    ask.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    ask.set_defaults(run=describe)
+    return main
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Returns 0, or 2 after one sentence on standard error for bad input."""
+    args = parser().parse_args(arguments)
+    try:
+        args.run(args)
+    except (CheckpointError, InputError) as error:
+        print(f"janus_core: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

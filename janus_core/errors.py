@@ -1,0 +1,9 @@
+"""The two errors a caller can cause. Each message is one sentence: what is wrong, why, and the cure."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint, its config or its tokenizer cannot be used as a Janus model."""
+
+
+class InputError(ValueError):
+    """A prompt, picture, token set or setting lies outside what the model can take."""

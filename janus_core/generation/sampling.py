@@ -1,0 +1,91 @@
+"""From logits to a token: guidance, filters, and noise that is a pure function of (seed, position, code)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+MASK32 = 0xFFFFFFFF
+GOLDEN32 = 0x9E3779B9
+MAX_SEED = 2**64 - 1
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a token is drawn. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 are off."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise InputError(f"temperature is {self.temperature}: give 0 (greedy) or more, 1 being the model's own.")
+        if self.top_k < 0:
+            raise InputError(f"top_k is {self.top_k}: give 0 (off) or the number of likeliest codes to keep.")
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"top_p is {self.top_p}: give a share above 0 and up to 1 (off).")
+
+
+def _mix(x: Tensor) -> Tensor:
+    """A bijection of 32-bit integers (held in int64) whose output bits all depend on all input bits."""
+    x = x ^ (x >> 16)
+    x = (x * 0x7FEB352D) & MASK32
+    x = x ^ (x >> 15)
+    x = (x * 0x846CA68B) & MASK32
+    return x ^ (x >> 16)
+
+
+def _mix_seed(seed: int) -> int:
+    """SplitMix64's finaliser: a bijection of 64-bit integers, so different seeds never meet."""
+    mask = MAX_SEED
+    z = (seed + 0x9E3779B97F4A7C15) & mask
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+    return z ^ (z >> 31)
+
+
+def seed_keys(seed: int, rows: int, device: torch.device | str) -> Tensor:
+    """Keys long [rows, 2] of the seeds seed, seed + 1, ... (mod 2**64). Raises InputError outside 0..2**64-1."""
+    if not 0 <= seed <= MAX_SEED:
+        raise InputError(f"seed is {seed}: give a whole number from 0 to {MAX_SEED}.")
+    mixed = [_mix_seed((seed + i) & MAX_SEED) for i in range(rows)]
+    return torch.tensor([[z & MASK32, z >> 32] for z in mixed], dtype=torch.int64, device=device)
+
+
+def gumbel_noise(keys: Tensor, position: int | Tensor, codes: int) -> Tensor:
+    """Standard Gumbel noise, float32 [rows, codes], the same on every device and in every batch."""
+    first = _mix((keys[:, :1] + position * GOLDEN32) & MASK32)
+    second = _mix(first ^ keys[:, 1:])
+    code = torch.arange(codes, device=keys.device, dtype=torch.int64)
+    bits = _mix(_mix((code * GOLDEN32 + first) & MASK32) ^ second)
+    # 1 - u rather than u: the large values, which win the draw, then keep full precision.
+    rest = ((bits.to(torch.float32) + 0.5) * 2**-32).clamp(max=1 - 2**-24)
+    return -torch.log(-torch.log1p(-rest))
+
+
+def guide(cond: Tensor, uncond: Tensor, weight: float) -> Tensor:
+    """Classifier-free guidance: weight 0 is unconditional, 1 conditional, more exaggerates the prompt."""
+    return uncond + weight * (cond - uncond)
+
+
+def draw_tokens(logits: Tensor, sampling: Sampling, keys: Tensor, position: int | Tensor) -> Tensor:
+    """One token a row, long [rows], from logits [rows, codes]: argmax(log p + Gumbel noise) draws from p exactly."""
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    if sampling.temperature == 0:
+        return logits.argmax(dim=-1)
+    logits = logits / sampling.temperature
+    codes = logits.shape[-1]
+    if 0 < sampling.top_k < codes:
+        least = logits.topk(sampling.top_k, dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    if sampling.top_p < 1:
+        p, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)
+        beyond = p.cumsum(dim=-1) - p >= sampling.top_p
+        logits = logits.masked_fill(beyond.gather(-1, order.argsort(dim=-1)), -torch.inf)
+    return (logits + gumbel_noise(keys, position, codes)).argmax(dim=-1)

@@ -1,0 +1,88 @@
+"""Answering: prompts of words and pictures -> words, several prompts at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from ..model.janus import JanusModel
+from .cache import StaticCache
+from .sampling import Sampling, draw_tokens, seed_keys
+
+Progress = Callable[[int, int, list[list[int]]], None]
+
+
+def embed_prompts(
+    model: JanusModel, prompts: list[list[int]], image_id: int, pad: int, features: Tensor | None, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Left-padded embeddings [B, T, D] and their mask, bool [B, T], True on tokens.
+
+    Every `image_id` takes the next of `features` [n pictures, tokens, D], in order of prompts and places.
+    """
+    reversed_rows = [torch.tensor(p[::-1]) for p in prompts]
+    ids = pad_sequence(reversed_rows, batch_first=True, padding_value=-1).flip(1).to(device)
+    mask = ids >= 0
+    ids = ids.masked_fill(~mask, pad)
+    embeds = model.embed_text(ids)
+    if features is not None:
+        embeds[ids == image_id] = features.flatten(0, 1).to(embeds.dtype)
+    return embeds, mask
+
+
+@torch.no_grad()
+def answer_ids(
+    model: JanusModel,
+    embeds: Tensor,
+    mask: Tensor,
+    eos: int,
+    max_new_tokens: int,
+    seed: int,
+    sampling: Sampling,
+    progress: Progress | None = None,
+) -> list[list[int]]:
+    """Continue left-padded prompts (embeddings [B, T, D], mask bool [B, T]) until EOS or `max_new_tokens`.
+
+    Returns each row's new ids without EOS. Row i uses seed + i and equals the row answered alone. Positions are
+    counted from the mask. `progress(step, total, rows so far)` may raise to stop.
+    """
+    llama = model.language_model.model
+    rows, length = mask.shape
+    device = embeds.device
+    keys = seed_keys(seed, rows, device)
+    cache = StaticCache(llama.config, rows, length + max_new_tokens - 1, device, embeds.dtype)
+
+    padded = not bool(mask.all())
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    visible = None
+    if padded:
+        causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+        # A pad sees itself, so that no row of the softmax is empty.
+        visible = ((causal & mask[:, None, :]) | torch.eye(length, dtype=torch.bool, device=device))[:, None]
+    hidden = llama(embeds, positions, visible, cache)
+
+    answers: list[list[int]] = [[] for _ in range(rows)]
+    open_rows = set(range(rows))
+    for step in range(max_new_tokens):
+        drawn = draw_tokens(model.language_model.lm_head(hidden[:, -1]), sampling, keys, step)
+        for row, token in enumerate(drawn.tolist()):
+            if row in open_rows:
+                if token == eos:
+                    open_rows.discard(row)
+                else:
+                    answers[row].append(token)
+        if progress is not None:
+            progress(step + 1, max_new_tokens, answers)
+        if not open_rows or step + 1 == max_new_tokens:
+            break
+        if padded:
+            mask = torch.cat((mask, mask.new_ones(rows, 1)), dim=1)
+        hidden = llama(
+            model.embed_text(drawn[:, None]),
+            positions[:, -1:] + step + 1,
+            mask[:, None, None] if padded else None,
+            cache,
+        )
+    return answers

@@ -1,0 +1,1 @@
+"""The network: SigLIP reads, LLaMA thinks, the VQ tokenizer draws."""

@@ -1,0 +1,80 @@
+"""The whole network. Attributes are spelled as DeepSeek's checkpoints spell their keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..config import JanusConfig
+from .llama import LanguageModel
+from .siglip import VisionModel
+from .vq import VQModel
+
+
+class Projector(nn.Module):
+    """`depth` linear layers with exact GELU between them, under `layers.0`, `layers.2`, ..."""
+
+    def __init__(self, width_in: int, width_out: int, depth: int, ops: Any, factory: dict[str, Any]):
+        super().__init__()
+        layers: list[nn.Module] = [ops.Linear(width_in, width_out, **factory)]
+        for _ in range(depth - 1):
+            layers += [nn.GELU(), ops.Linear(width_out, width_out, **factory)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class GenHead(nn.Module):
+    """Hidden states [..., D] -> logits over the codebook [..., codebook_size]."""
+
+    def __init__(self, config: JanusConfig, ops: Any, factory: dict[str, Any]):
+        super().__init__()
+        self.output_mlp_projector = ops.Linear(config.llama.hidden_size, config.gen_head_width, **factory)
+        self.vision_head = ops.Linear(config.gen_head_width, config.vq.codebook_size, **factory)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.vision_head(F.gelu(self.output_mlp_projector(x)))
+
+
+class JanusModel(nn.Module):
+    """Two kinds of eyes around one transformer.
+
+    `operations` is the namespace every layer with weights comes from: `torch.nn`, or ComfyUI's `comfy.ops`.
+    `vq_dtype` defaults to `dtype`.
+    """
+
+    def __init__(
+        self,
+        config: JanusConfig,
+        operations: Any = nn,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        vq_dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        self.config = config
+        factory = {"device": device, "dtype": dtype}
+        hidden = config.llama.hidden_size
+        self.vision_model = VisionModel(config.vision, operations, factory)
+        self.aligner = Projector(config.vision.width, hidden, config.aligner_depth, operations, factory)
+        self.gen_vision_model = VQModel(config.vq, operations, {"device": device, "dtype": vq_dtype or dtype})
+        self.gen_embed = operations.Embedding(config.vq.codebook_size, config.vq.codebook_dim, **factory)
+        self.gen_aligner = Projector(config.vq.codebook_dim, hidden, config.gen_aligner_depth, operations, factory)
+        self.gen_head = GenHead(config, operations, factory)
+        self.language_model = LanguageModel(config.llama, operations, factory)
+
+    def embed_text(self, ids: Tensor) -> Tensor:
+        """Text ids [B, T] -> embeddings [B, T, D]."""
+        return self.language_model.model.embed_tokens(ids)
+
+    def embed_codes(self, ids: Tensor) -> Tensor:
+        """Picture codes [B, T] -> embeddings [B, T, D]: what a drawn code looks like to the transformer."""
+        return self.gen_aligner(self.gen_embed(ids))
+
+    def embed_images(self, pixels: Tensor) -> Tensor:
+        """Preprocessed pixels [B, 3, S, S] in -1..1 -> embeddings [B, n, D] that stand for the picture."""
+        return self.aligner(self.vision_model(pixels))

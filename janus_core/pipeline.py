@@ -1,0 +1,174 @@
+"""Janus for callers: text to picture codes, codes to pictures and back, pictures and words to words."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .checkpoint import find, load_model
+from .errors import InputError
+from .generation import image, text
+from .generation.sampling import Sampling
+from .model.janus import JanusModel
+from .processing import Processor, Turn, check_images
+from .tokens import ImageTokens, fingerprint
+
+DEFAULT_CHECKPOINT = "janus-random"
+Pictures = Tensor | list[Tensor]
+
+
+def load(
+    checkpoint: str | Path = DEFAULT_CHECKPOINT,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    operations: Any = nn,
+) -> Janus:
+    """Load a Janus or Janus-Pro checkpoint of either dialect.
+
+    `checkpoint` is a folder, a weight file beside its config.json, or the name of an embedded checkpoint. Weights are
+    cast to `dtype`, except that the VQ tokenizer stays float32 under float16, where its activations overflow.
+    `operations` is the namespace layers are built from. Raises CheckpointError when the model would not be whole.
+    """
+    source = find(checkpoint)
+    vq_dtype = torch.float32 if dtype == torch.float16 else dtype
+    processor = Processor(source, source.config())
+    return Janus(load_model(source, device, dtype, vq_dtype, operations), processor, torch.device(device), dtype)
+
+
+class Janus:
+    """A loaded model. `device` is where its arithmetic runs, `dtype` the type it runs in."""
+
+    def __init__(self, model: JanusModel, processor: Processor, device: torch.device, dtype: torch.dtype):
+        self.model = model
+        self.processor = processor
+        self.device = device
+        self.dtype = dtype
+        self.codebook = fingerprint(model.gen_vision_model.quantize.embedding.weight)
+        self.vq_dtype = model.gen_vision_model.quantize.embedding.weight.dtype
+
+    def generate(
+        self,
+        prompt: str,
+        count: int = 1,
+        seed: int = 0,
+        cfg_weight: float = 5.0,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        progress: image.Progress | None = None,
+    ) -> ImageTokens:
+        """Draw `count` pictures of the prompt; picture i has seed + i and is the same in any batch.
+
+        `cfg_weight` is the strength of guidance (1 = none), `temperature` 0 is greedy, `top_k` 0 and `top_p` 1 are off.
+        `progress(step, total, ids [count, step])` is called after each step and may raise to stop. The global random
+        state is neither read nor changed. Raises InputError for an empty or too long prompt and settings out of range.
+        """
+        if count < 1:
+            raise InputError(f"The batch size is {count}: ask for at least one picture.")
+        if not math.isfinite(cfg_weight):
+            raise InputError(f"The CFG weight is {cfg_weight}: give a number, usually between 1 and 10.")
+        sampling = Sampling(temperature, top_k, top_p)
+        ids = self.processor.drawing_prompt(prompt)
+        grid = self.model.config.grid
+        steps = grid[0] * grid[1]
+        self._check_length(len(ids), steps, "prompt")
+        codes = image.draw_codes(
+            self.model, ids, self.processor.pad, steps, count, seed, cfg_weight, sampling, self.device, progress
+        )
+        return ImageTokens(codes, grid, self.codebook)
+
+    @torch.no_grad()
+    def decode(self, tokens: ImageTokens) -> Tensor:
+        """Codes -> pictures float32 [N, H, W, 3] in 0..1. Raises InputError for another model's codes."""
+        size = self.model.config.vq.codebook_size
+        h, w = tokens.grid
+        if tokens.codebook != self.codebook:
+            raise InputError(
+                "These tokens were drawn with another model's codebook: decode them with the Janus that drew them."
+            )
+        if tokens.ids.ndim != 2 or not len(tokens) or tokens.ids.shape[1] != h * w:
+            raise InputError(f"These tokens have shape {list(tokens.ids.shape)}, which is not [N, {h} x {w}].")
+        if int(tokens.ids.min()) < 0 or int(tokens.ids.max()) >= size:
+            raise InputError(f"These tokens reach outside the codebook of {size} codes: they are damaged.")
+        ids = tokens.ids.to(self.device)
+        # One picture at a time: the decoder's activations, not its weights, are what fills memory.
+        pixels = torch.cat([self.model.gen_vision_model.decode(one[None], tokens.grid).float() for one in ids])
+        return ((pixels + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).contiguous()
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> ImageTokens:
+        """Pictures float [N, H, W, 3] in 0..1, sides multiples of the VQ's 16 pixels -> their codes.
+
+        Raises InputError for other sides, shapes, or NaN.
+        """
+        factor = self.model.config.vq.downsampling
+        height, width = check_images(images).shape[1:3]
+        if height % factor or width % factor:
+            raise InputError(
+                f"The picture is {width} x {height} pixels: crop or scale both sides to multiples of {factor}."
+            )
+        pixels = (images.clamp(0, 1) * 2 - 1).permute(0, 3, 1, 2).to(self.device, self.vq_dtype)
+        ids = torch.cat([self.model.gen_vision_model.encode(one[None])[1] for one in pixels])
+        return ImageTokens(ids, (height // factor, width // factor), self.codebook)
+
+    def answer(
+        self,
+        question: str | list[Turn],
+        images: Pictures | None = None,
+        max_new_tokens: int = 512,
+        temperature: float = 0.0,
+        seed: int = 0,
+        progress: text.Progress | None = None,
+    ) -> str:
+        """Answer a question, or go on with a conversation, about no, one or several pictures.
+
+        `images`, float [N, H, W, 3] in 0..1 or a list of [H, W, 3] of any sizes, stand where the text says
+        `<image_placeholder>`, else before the first question. `temperature` 0 is greedy.
+        Raises InputError for an empty question, a context too long, bad pictures.
+        """
+        pictures = [] if images is None else images
+        return self.answer_batch([question], [pictures], max_new_tokens, temperature, seed, progress)[0]
+
+    @torch.no_grad()
+    def answer_batch(
+        self,
+        questions: list[str | list[Turn]],
+        images: list[Pictures] | None = None,
+        max_new_tokens: int = 512,
+        temperature: float = 0.0,
+        seed: int = 0,
+        progress: text.Progress | None = None,
+    ) -> list[str]:
+        """`answer` for several questions at once; question i has the pictures `images[i]` and seed + i.
+
+        Each answer is the one the question gets alone. `progress(step, total, ids so far of each)` may raise to stop.
+        """
+        if max_new_tokens < 1:
+            raise InputError(f"The answer may take {max_new_tokens} tokens: allow at least one.")
+        sampling = Sampling(temperature)
+        counts = [len(batch) for batch in images] if images else [0] * len(questions)
+        prompts = [self.processor.question_prompt(q, n) for q, n in zip(questions, counts, strict=True)]
+        self._check_length(max(map(len, prompts)), max_new_tokens, "question")
+        features = None
+        if images and any(counts):
+            flat = [picture for batch in images for picture in batch]
+            pixels = self.processor.pixels(flat).to(self.device, self.dtype)
+            features = self.model.embed_images(pixels)
+        embeds, mask = text.embed_prompts(
+            self.model, prompts, self.processor.image, self.processor.pad, features, self.device
+        )
+        eos = self.processor.eos
+        ids = text.answer_ids(self.model, embeds, mask, eos, max_new_tokens, seed, sampling, progress)
+        return [self.processor.decode(row) for row in ids]
+
+    def _check_length(self, prompt: int, new: int, what: str) -> None:
+        limit = self.model.config.llama.max_position_embeddings
+        if prompt + new > limit:
+            raise InputError(
+                f"The {what} takes {prompt} tokens and {new} more are to be made, {prompt + new} in all, where this "
+                f"model holds {limit}: shorten the {what} or ask for less."
+            )
