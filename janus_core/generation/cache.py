@@ -11,9 +11,7 @@ from ..config import LlamaConfig
 class StaticCache:
     """Keys and values [layers, rows, heads, capacity, head_dim]; the first `length` positions are filled."""
 
-    def __init__(
-        self, config: LlamaConfig, rows: int, capacity: int, device: torch.device | str, dtype: torch.dtype
-    ):
+    def __init__(self, config: LlamaConfig, rows: int, capacity: int, device: torch.device | str, dtype: torch.dtype):
         shape = (config.num_hidden_layers, rows, config.num_attention_heads, capacity, config.head_dim)
         self.keys = torch.empty(shape, device=device, dtype=dtype)
         self.values = torch.empty(shape, device=device, dtype=dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -75,7 +76,7 @@ class Level(nn.Module):
 
     def __init__(self, widths: list[int], attention: bool, resample: type[nn.Module] | None, ops: Any, factory: dict):
         super().__init__()
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs = list(pairwise(widths))
         self.res = nn.ModuleList(ResnetBlock(a, b, ops, factory) for a, b in pairs)
         self.attn = nn.ModuleList(AttnBlock(b, ops, factory) for _, b in pairs if attention)
         if resample is not None:

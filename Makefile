@@ -1,0 +1,25 @@
+# make demo   draw a picture and describe it in a real ComfyUI, headless
+# make test   lint, type check and every test
+# Both set up what they need in .venv and in your cache; COMFYUI_PATH=... uses a ComfyUI of your own.
+PYTHON ?= python3
+VENV := .venv/bin/python
+
+.PHONY: help setup demo test clean
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+setup:
+	@$(PYTHON) tests/host/prepare.py
+
+demo: setup
+	@$(VENV) tests/host/demo.py
+
+test: setup
+	$(VENV) -m ruff check .
+	$(VENV) -m ruff format --check .
+	$(VENV) -m basedpyright
+	$(VENV) -m pytest
+
+clean:
+	rm -rf .venv demo

@@ -1,0 +1,21 @@
+"""ComfyUI's door: registers the model folders and hands over the nodes."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .nodes import host
+from .nodes.describe import JanusDescribeImage
+from .nodes.generate import JanusTextToImage
+from .nodes.load import JanusLoader
+from .nodes.tokens import JanusVQDecode
+
+
+class JanusExtension(ComfyExtension):
+    """The pack, as ComfyUI asks for it."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [JanusLoader, JanusTextToImage, JanusDescribeImage, JanusVQDecode]
+
+
+async def comfy_entrypoint() -> JanusExtension:
+    host.register_folders()
+    return JanusExtension()

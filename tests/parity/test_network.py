@@ -1,0 +1,69 @@
+"""Encoder, adaptors, heads and LLaMA against the original's tensors, within 1e-4."""
+
+from __future__ import annotations
+
+import torch
+
+from janus_core.generation.cache import StaticCache
+
+
+@torch.no_grad()
+def test_every_stage_of_the_vision_encoder(janus, golden, close, record):
+    tower = janus.model.vision_model.vision_tower
+    patches, blocks = record(tower.patch_embed), [record(block) for block in tower.blocks]
+    out = janus.model.vision_model(golden["vision_heads.pixel_values"])
+    close(patches[0], golden["vision_heads.vision.patch_embed"])
+    close(patches[0] + tower.pos_embed, golden["vision_heads.vision.after_pos"])
+    assert len(blocks) == 3
+    for i, outputs in enumerate(blocks):
+        close(outputs[0], golden[f"vision_heads.vision.block{i}"])
+    close(out, golden["vision_heads.vision.out"])
+
+
+@torch.no_grad()
+def test_aligner_and_picture_embeddings(janus, golden, close):
+    close(janus.model.aligner(golden["vision_heads.vision.out"]), golden["vision_heads.aligner.out"])
+    close(janus.model.embed_images(golden["vision_heads.pixel_values"]), golden["vision_heads.aligner.out"])
+
+
+@torch.no_grad()
+def test_generation_head_and_code_embeddings(janus, golden, close):
+    close(janus.model.gen_head(golden["vision_heads.gen_head.in"]), golden["vision_heads.gen_head.logits"])
+    codes = golden["vision_heads.gen_img_embeds.ids"]
+    close(janus.model.embed_codes(codes), golden["vision_heads.gen_img_embeds.out"])
+
+
+@torch.no_grad()
+def test_prefill_layer_by_layer_with_its_cache_and_logits(janus, golden, close, record):
+    llama = janus.model.language_model.model
+    embeds = janus.model.embed_text(golden["language_model.prefill.ids"])
+    close(embeds, golden["language_model.prefill.inputs_embeds"])
+    first_layer = record(llama.layers[0])
+    cache = StaticCache(llama.config, rows=2, capacity=16, device="cpu", dtype=torch.float32)
+    hidden = llama(embeds, cache=cache)
+    close(first_layer[0], golden["language_model.prefill.hidden_states.1"])
+    close(hidden, golden["language_model.prefill.last_hidden_state"])
+    close(janus.model.language_model.lm_head(hidden), golden["language_model.prefill.logits"])
+    assert cache.length == 11
+    for layer in range(2):
+        close(cache.keys[layer, :, :, :11], golden[f"language_model.prefill.cache.{layer}.k"])
+        close(cache.values[layer, :, :, :11], golden[f"language_model.prefill.cache.{layer}.v"])
+
+
+@torch.no_grad()
+def test_cached_steps(janus, golden, close):
+    llama = janus.model.language_model.model
+    cache = StaticCache(llama.config, rows=2, capacity=16, device="cpu", dtype=torch.float32)
+    llama(golden["language_model.prefill.inputs_embeds"], cache=cache)
+    steps = golden["language_model.step.inputs_embeds"]
+    hidden = torch.stack([llama(step, cache=cache) for step in steps])
+    close(hidden, golden["language_model.step.last_hidden_state"])
+
+
+@torch.no_grad()
+def test_prefill_without_a_cache_equals_prefill_and_steps(janus, golden, close):
+    llama = janus.model.language_model.model
+    steps = golden["language_model.step.inputs_embeds"]
+    whole = torch.cat((golden["language_model.prefill.inputs_embeds"], *steps), dim=1)
+    expected = (golden["language_model.prefill.last_hidden_state"], *golden["language_model.step.last_hidden_state"])
+    close(llama(whole), torch.cat(expected, dim=1))

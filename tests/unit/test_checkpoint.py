@@ -1,0 +1,357 @@
+"""Finding and opening checkpoints: what loads, and one clear CheckpointError for what does not."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import random
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import janus_core
+from janus_core import CheckpointError
+from janus_core.checkpoint import find
+
+
+def refuses(folder: Path, match: str) -> str:
+    with pytest.raises(CheckpointError, match=match) as caught:
+        janus_core.load(folder)
+    message = str(caught.value)
+    assert "\n" not in message and message.endswith(".")
+    return message
+
+
+@pytest.fixture
+def state(copy) -> dict[str, torch.Tensor]:
+    return load_file(Path(__file__).parents[1] / "data" / "tiny_deepseek" / "model.safetensors")
+
+
+def same_weights(one: janus_core.Janus, other: janus_core.Janus) -> bool:
+    theirs = other.model.state_dict()
+    return all(torch.equal(tensor, theirs[key]) for key, tensor in one.model.state_dict().items())
+
+
+def shard(folder: Path, state: dict[str, torch.Tensor], suffix: str = "safetensors") -> list[Path]:
+    """Write the weights as two shards with an index."""
+    index = {"safetensors": "model.safetensors.index.json", "bin": "pytorch_model.bin.index.json"}[suffix]
+    files = [folder / f"model-0000{i}-of-00002.{suffix}" for i in (1, 2)]
+    weight_map = {key: files[i % 2].name for i, key in enumerate(sorted(state))}
+    for path in files:
+        part = {key: tensor for key, tensor in state.items() if weight_map[key] == path.name}
+        save_file(part, path) if suffix == "safetensors" else torch.save(part, path)
+    (folder / index).write_text(json.dumps({"metadata": {"total_size": 0}, "weight_map": weight_map}))
+    return files
+
+
+# What loads
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_shards_with_an_index_load(copy, state, janus, suffix):
+    folder = copy(weights=False)
+    shard(folder, state, suffix)
+    assert same_weights(janus_core.load(folder), janus)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old pickle"])
+def test_both_pickle_formats_load(copy, state, janus, zipped):
+    folder = copy(weights=False)
+    torch.save(state, folder / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
+    assert same_weights(janus_core.load(folder), janus)
+
+
+def test_one_file_beside_its_config_loads(copy, janus):
+    folder = copy()
+    (folder / "model.safetensors").rename(folder / "my finetune.safetensors")
+    (folder / "other.safetensors").write_bytes(b"")
+    assert same_weights(janus_core.load(folder / "my finetune.safetensors"), janus)
+    assert same_weights(janus_core.load(str(folder / "my finetune.safetensors")), janus)
+
+
+def test_a_folder_with_one_file_of_any_name_loads(copy, janus):
+    folder = copy()
+    (folder / "model.safetensors").rename(folder / "my finetune.safetensors")
+    assert same_weights(janus_core.load(folder), janus)
+
+
+def test_a_suffix_in_capitals_loads(copy, janus):
+    folder = copy()
+    path = (folder / "model.safetensors").rename(folder / "JANUS.SAFETENSORS")
+    assert same_weights(janus_core.load(path), janus)
+    assert same_weights(janus_core.load(folder), janus)
+
+
+def test_the_embedded_default_loads_by_its_name_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    janus = janus_core.load(janus_core.DEFAULT_CHECKPOINT)
+    images = janus.decode(janus.generate("a red circle", seed=1))
+    assert images.shape[1:] == (*(16 * side for side in janus.model.config.grid), 3)
+    assert isinstance(janus.answer("What is it?", images, max_new_tokens=2), str)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_weights_come_in_the_asked_dtype_and_the_vq_is_never_half(copy, dtype):
+    janus = janus_core.load(copy(), dtype=dtype)
+    vq = {p.dtype for p in janus.model.gen_vision_model.parameters()}
+    rest = {p.dtype for n, p in janus.model.named_parameters() if not n.startswith("gen_vision_model.")}
+    assert rest == {dtype}
+    assert vq == {torch.float32 if dtype == torch.float16 else dtype}
+    assert not any(p.requires_grad for p in janus.model.parameters()) and not janus.model.training
+
+
+def test_old_rope_buffers_are_known_leftovers(copy, state):
+    folder = copy(weights=False)
+    state["language_model.model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
+    save_file(state, folder / "model.safetensors")
+    janus_core.load(folder)
+
+
+# Missing, misshapen, unknown
+
+
+def test_nothing_at_the_path(tmp_path):
+    refuses(tmp_path / "nowhere", "no Janus checkpoint at .*nowhere")
+
+
+def test_a_folder_without_weights(copy):
+    refuses(copy(weights=False), "no weight file")
+
+
+def test_several_files_without_an_index(copy, state):
+    folder = copy(weights=False)
+    for path in shard(folder, state):
+        assert path.is_file()
+    (folder / "model.safetensors.index.json").unlink()
+    refuses(folder, "2 weight files without an index")
+
+
+@pytest.mark.parametrize("name", ["model.pt", "config.json"])
+def test_a_file_of_another_kind_is_not_said_to_be_missing(copy, name):
+    folder = copy()
+    if not (folder / name).exists():
+        (folder / "model.safetensors").rename(folder / name)
+    message = refuses(folder / name, re.escape(name))
+    assert "There is no" not in message and ".safetensors" in message
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_a_folder_without_config_or_tokenizer(copy, name):
+    folder = copy()
+    (folder / name).unlink()
+    refuses(folder, f"has no {name}")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "\ufeff{}", "<html>404</html>", '{"a": 1'])
+def test_a_config_that_is_not_json(copy, text):
+    folder = copy()
+    (folder / "config.json").write_text(text, encoding="utf-8")
+    refuses(folder, "config.json .*fetch")
+
+
+def test_a_tokenizer_that_is_not_one(copy):
+    folder = copy()
+    (folder / "tokenizer.json").write_text("{}")
+    refuses(folder, "tokenizer.json is not a readable tokenizer")
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_a_missing_shard_is_named(copy, state, suffix):
+    folder = copy(weights=False)
+    gone = shard(folder, state, suffix)[1]
+    gone.unlink()
+    refuses(folder, f"lacks {gone.name}, .*fetch the missing shards")
+
+
+@pytest.mark.parametrize("name", ["../outside.safetensors", "/etc/passwd", "sub/model.safetensors", "..", ".", "", 3])
+def test_an_index_cannot_point_outside_its_folder(copy, state, name):
+    folder = copy(weights=False)
+    save_file(state, folder.parent / "outside.safetensors")
+    (folder / "sub").mkdir()
+    save_file(state, folder / "sub" / "model.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": dict.fromkeys(state, name)}))
+    refuses(folder, "no usable weight_map|fetch the missing shards")
+
+
+@pytest.mark.parametrize("value", [{}, {"weight_map": None}, {"weight_map": ["a"]}, {"weight_map": {}}])
+def test_an_index_without_a_weight_map(copy, value):
+    folder = copy(weights=False)
+    (folder / "model.safetensors.index.json").write_text(json.dumps(value))
+    refuses(folder, "no usable weight_map|lacks .* of the tensors")
+
+
+def test_missing_tensors_are_counted_and_the_first_are_named(copy, state):
+    folder = copy(weights=False)
+    gone = [key for key in state if key.startswith("gen_aligner.")]
+    save_file({key: tensor for key, tensor in state.items() if key not in gone}, folder / "model.safetensors")
+    message = refuses(folder, f"model.safetensors lacks {len(gone)} of the tensors")
+    assert gone[0] in message and "and 1 more" in message
+
+
+def test_an_unknown_tensor_is_named(copy, state):
+    folder = copy(weights=False)
+    save_file(state | {"vision_model.extra.weight": torch.ones(1)}, folder / "model.safetensors")
+    refuses(folder, r"holds 1 tensors .*vision_model\.extra\.weight")
+
+
+def test_a_misshapen_tensor_is_named_with_both_shapes(copy, state):
+    folder = copy(weights=False)
+    key = "gen_head.vision_head.weight"
+    save_file(state | {key: state[key].T.contiguous()}, folder / "model.safetensors")
+    message = refuses(folder, "1 tensors of another shape")
+    assert f"{key} is [64, 128], not [128, 64]" in message
+
+
+def test_a_tensor_of_numbers_that_are_not_real_weights(copy, state):
+    """Packed integers, as quantised files hold, must not be cast as if they were weights."""
+    folder = copy(weights=False)
+    key = "language_model.model.layers.0.mlp.up_proj.weight"
+    save_file(state | {key: torch.ones_like(state[key], dtype=torch.int8)}, folder / "model.safetensors")
+    refuses(folder, re.escape(key))
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "match"),
+    [
+        ("num_hidden_layers", 1, r"language_model\.model\.layers\.1\."),
+        ("num_hidden_layers", 3, r"language_model\.model\.layers\.2\."),
+        ("intermediate_size", 180, r"mlp\.gate_proj\.weight is \[176, 64\], not \[180, 64\]"),
+    ],
+)
+def test_the_config_of_another_size(copy, edit, entry, value, match):
+    folder = copy()
+    edit(folder / "config.json", lambda config: config["language_config"].update({entry: value}))
+    refuses(folder, match)
+
+
+def test_the_config_of_another_architecture(copy, edit):
+    folder = copy()
+    edit(folder / "config.json", lambda config: config.update(model_type="llava"))
+    refuses(folder, "'llava', not Janus")
+
+
+def test_the_weights_of_another_architecture(copy):
+    folder = copy(weights=False)
+    save_file({"model.embed_tokens.weight": torch.ones(4, 4)}, folder / "model.safetensors")
+    refuses(folder, "lacks 414 of the tensors.*belongs to another model")
+
+
+@pytest.mark.parametrize("size", [-64, 2**62])
+def test_a_config_no_network_can_be_built_from(copy, edit, size):
+    """Nonsense that only building the network would show is still one clear sentence."""
+    folder = copy()
+    edit(folder / "config.json", lambda config: config["language_config"].update(intermediate_size=size))
+    refuses(folder, "config.json")
+
+
+# Damaged and hostile files
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.99])
+@pytest.mark.parametrize("suffix", ["safetensors", "bin", "old bin"])
+def test_a_truncated_file_is_refused(copy, state, suffix, share):
+    folder = copy()
+    path = folder / "model.safetensors"
+    if suffix != "safetensors":
+        path.unlink()
+        path = folder / "pytorch_model.bin"
+        torch.save(state, path, _use_new_zipfile_serialization=suffix == "bin")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    refuses(folder, f"{path.name} .*fetch it")
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin", "old bin"])
+def test_a_damaged_header_is_refused_whatever_byte_is_wrong(copy, state, suffix):
+    """Few tensors, so that even damage nobody can see is refused for what is missing."""
+    folder = copy(weights=False)
+    few = dict(list(state.items())[:20])
+    path = folder / ("model.safetensors" if suffix == "safetensors" else "pytorch_model.bin")
+    if suffix == "safetensors":
+        save_file(few, path)
+    else:
+        torch.save(few, path, _use_new_zipfile_serialization=suffix == "bin")
+    whole, draw = path.read_bytes(), random.Random(0)  # noqa: S311
+    for _ in range(30):
+        damaged = bytearray(whole)
+        for _ in range(4):
+            damaged[draw.randrange(2000)] = draw.randrange(256)
+        path.write_bytes(damaged[: draw.choice((len(damaged), draw.randrange(3000)))])
+        with pytest.raises(CheckpointError, match=str(path)):
+            janus_core.load(folder)
+
+
+@pytest.mark.parametrize(
+    "text", [b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", b"<html>404</html>"]
+)
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_pointer_or_web_page_in_place_of_the_file(copy, name, text):
+    folder = copy(weights=False)
+    (folder / name).write_bytes(text)
+    refuses(folder, f"{name} .*fetch it")
+
+
+class Evil:
+    """Unpickles by making a file: any code could stand here."""
+
+    def __init__(self, marker: Path):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize("form", ["zip", "old", "bare pickle", "shard"])
+def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(copy, state, tmp_path, form):
+    folder, marker = copy(weights=False), tmp_path / "ran"
+    hostile = state | {"evil": Evil(marker)}
+    path = folder / "pytorch_model.bin"
+    if form == "bare pickle":
+        path.write_bytes(pickle.dumps(Evil(marker)))
+    elif form == "shard":
+        path = shard(folder, state, "bin")[1]
+        torch.save(hostile, path)
+    else:
+        torch.save(hostile, path, _use_new_zipfile_serialization=form == "zip")
+    refuses(folder, f"{path.name} was refused: .*can run code")
+    assert not marker.exists()
+    with path.open("rb") as file:  # The trap is live: Python's own loader falls into it.
+        pickle.load(file) if form == "bare pickle" else torch.load(file, weights_only=False)  # noqa: S301
+    assert marker.exists()
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"state_dict": state},
+        lambda state: [*state.values()],
+        lambda state: state | {7: torch.ones(1)},
+        lambda _: 7,
+    ],
+    ids=["nested", "list", "a key that is no name", "number"],
+)
+def test_a_pickle_that_is_not_a_table_of_tensors(copy, state, wrap):
+    folder = copy(weights=False)
+    torch.save(wrap(state), folder / "pytorch_model.bin")
+    refuses(folder, "does not hold a plain table of tensors")
+
+
+# Finding
+
+
+def test_an_index_beats_a_single_file_and_safetensors_beat_pickles(copy, state):
+    folder = copy()
+    (folder / "pytorch_model.bin").write_bytes(b"")
+    assert [path.name for path in find(folder).weights] == ["model.safetensors"]
+    files = shard(folder, state)
+    assert list(find(folder).weights) == files
+
+
+def test_a_folder_here_beats_the_embedded_name(copy, monkeypatch):
+    folder = copy(janus_core.DEFAULT_CHECKPOINT)
+    monkeypatch.chdir(folder.parent)
+    assert find(janus_core.DEFAULT_CHECKPOINT).folder.resolve() == folder.resolve()

@@ -1,0 +1,78 @@
+"""How the network is built: injected layers, exact angles, no needless imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+import janus_core
+from janus_core.generation.cache import StaticCache
+from janus_core.model.llama import rope_table
+
+TINY = Path(__file__).parents[1] / "data" / "tiny_deepseek"
+LAYERS = ("Linear", "Conv2d", "Embedding", "LayerNorm", "GroupNorm", "RMSNorm")
+
+
+def test_every_layer_with_weights_comes_from_the_injected_operations(janus):
+    mine = {name: type(name, (getattr(nn, name),), {}) for name in LAYERS}
+    injected = janus_core.load(TINY, operations=SimpleNamespace(**mine))
+    strangers = {
+        name: type(module).__name__
+        for name, module in injected.model.named_modules()
+        if list(module.parameters(recurse=False)) and type(module) not in mine.values()
+    }
+    assert strangers == {"vision_model.vision_tower": "VisionTower"}  # its pos_embed is a bare parameter
+    assert torch.equal(injected.generate("a cat", seed=1).ids, janus.generate("a cat", seed=1).ids)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_rotary_angles_stay_exact_in_low_precision(dtype):
+    positions = torch.tensor([[0, 1, 600, 4095, 16383]])
+    powers = torch.arange(0, 64, 2, dtype=torch.float64) / 64
+    angles = positions[0, :, None].double() * 10000.0**-powers
+    cos, sin = rope_table(positions, 64, 10000.0, dtype)
+    assert cos.dtype == dtype and cos.shape == (1, 1, 5, 64)
+    rounding = torch.finfo(dtype).eps + 16384 * torch.finfo(torch.float32).eps  # of the value, and of the float32 angle
+    for table, exact in ((cos, angles.cos()), (sin, angles.sin())):
+        torch.testing.assert_close(table[0, 0].double(), exact.repeat(1, 2), atol=rounding, rtol=0)
+
+
+@torch.no_grad()
+def test_several_tokens_after_a_filled_cache_need_a_mask(janus64):
+    """With one they equal the same tokens fed at once; without, there is no right answer to give."""
+    llama = janus64.model.language_model.model
+    embeds = torch.randn(2, 9, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    cache = StaticCache(llama.config, 2, 9, "cpu", torch.float64)
+    head = llama(embeds[:, :5], cache=cache)
+    with pytest.raises(ValueError, match="need a mask"):
+        llama(embeds[:, 5:], cache=cache)
+    mask = torch.ones(9, 9, dtype=torch.bool).tril()[5:]
+    tail = llama(embeds[:, 5:], mask=mask, cache=cache)
+    torch.testing.assert_close(torch.cat((head, tail), dim=1), llama(embeds))
+    assert cache.length == 9
+
+
+@torch.no_grad()
+def test_a_copied_cache_goes_on_as_its_prefix_would(janus64):
+    llama = janus64.model.language_model.model
+    embeds = torch.randn(2, 6, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    prefix = StaticCache(llama.config, 2, 5, "cpu", torch.float64)
+    llama(embeds[:, :5], cache=prefix)
+    cache = StaticCache(llama.config, 6, 8, "cpu", torch.float64)
+    cache.copy_rows(prefix, 3)
+    after = llama(embeds[:, 5:].repeat_interleave(3, dim=0), cache=cache)
+    torch.testing.assert_close(after, llama(embeds)[:, -1:].repeat_interleave(3, dim=0))
+
+
+def test_importing_the_core_brings_in_no_host_and_no_needless_library():
+    banned = ("comfy", "comfy_api", "folder_paths", "nodes", "torchvision", "einops", "timm", "transformers")
+    code = f"import sys, janus_core; print([m for m in {banned} if m in sys.modules])"
+    root = Path(janus_core.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, check=True, capture_output=True, text=True)  # noqa: S603
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,279 @@
+"""Prompts, special ids, roles, and pictures on their way in."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import janus_core
+from janus_core import CheckpointError, InputError
+from janus_core.processing import IMAGE_TAG, SYSTEM_PROMPT, letterbox
+
+BOS, EOS, PAD, BEGIN, END, PICTURE = 284, 285, 286, 287, 292, 293
+GREY = (127, 127, 127)
+
+
+def post_processor() -> dict:
+    """A tokenizer's own way to put BOS in front."""
+    bos = {"SpecialToken": {"id": "<｜begin▁of▁sentence｜>", "type_id": 0}}
+    sequence = {"Sequence": {"id": "A", "type_id": 0}}
+    token = {"id": bos["SpecialToken"]["id"], "ids": [BOS], "tokens": [bos["SpecialToken"]["id"]]}
+    return {
+        "type": "TemplateProcessing",
+        "single": [bos, sequence],
+        "pair": [bos, sequence, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {bos["SpecialToken"]["id"]: token},
+    }
+
+
+@pytest.mark.parametrize("own", [None, post_processor()], ids=["no post-processor", "its own BOS"])
+@pytest.mark.parametrize("text", ["a cat", " a cat", "", "\n"])
+def test_bos_comes_exactly_once(copy, edit, own, text):
+    folder = copy()
+    edit(folder / "tokenizer.json", lambda tokenizer: tokenizer.update(post_processor=own))
+    ids = janus_core.load(folder).processor.encode(text)
+    assert ids[0] == BOS and ids.count(BOS) == 1
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"truncation": {"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0}},
+        {
+            "padding": {
+                "strategy": {"Fixed": 64},
+                "direction": "Left",
+                "pad_to_multiple_of": None,
+                "pad_id": PAD,
+                "pad_type_id": 0,
+                "pad_token": "<｜▁pad▁｜>",
+            }
+        },
+    ],
+    ids=["truncation", "padding"],
+)
+def test_a_tokenizer_files_batch_settings_do_not_cut_or_pad_prompts(copy, edit, janus, setting):
+    folder = copy()
+    edit(folder / "tokenizer.json", lambda tokenizer: tokenizer.update(setting))
+    prompt = "a long tale of the red cat in the boat"
+    assert janus_core.load(folder).processor.encode(prompt) == janus.processor.encode(prompt)
+
+
+def test_special_ids_are_looked_up_not_assumed(copy, edit):
+    """The 1B and the 7B number them differently: number them backwards and they are found again."""
+    folder = copy()
+
+    def backwards(tokenizer: dict) -> None:
+        names = [token["content"] for token in tokenizer["added_tokens"]]
+        for token, name in zip(tokenizer["added_tokens"], reversed(names), strict=True):
+            token["content"] = name
+
+    edit(folder / "tokenizer.json", backwards)
+    processor = janus_core.load(folder).processor
+    assert (processor.bos, processor.eos, processor.pad) == (301, 300, 299)
+    assert (processor.begin_of_image, processor.end_of_image, processor.image) == (298, 293, 292)
+    assert processor.drawing_prompt("a cat")[0] == 301 and processor.drawing_prompt("a cat")[-1] == 298
+
+
+def test_pad_and_eos_come_from_the_special_tokens_map_in_both_spellings(copy, edit):
+    folder = copy()
+    names = {"pad_token": {"content": "<patch_placeholder>", "lstrip": False}, "eos_token": "<|ref|>"}
+    edit(folder / "special_tokens_map.json", lambda tokens: tokens.update(names))
+    processor = janus_core.load(folder).processor
+    assert (processor.pad, processor.eos) == (294, 295)
+
+
+def test_special_tokens_fall_back_to_deepseeks_names(copy):
+    folder = copy()
+    (folder / "special_tokens_map.json").unlink()
+    processor = janus_core.load(folder).processor
+    assert (processor.bos, processor.eos, processor.pad) == (BOS, EOS, PAD)
+
+
+def test_a_tokenizer_of_another_model_is_refused_by_the_token_it_lacks(copy, edit):
+    folder = copy()
+    edit(
+        folder / "tokenizer.json",
+        lambda t: t.update(added_tokens=[a for a in t["added_tokens"] if a["content"] != IMAGE_TAG]),
+    )
+    edit(folder / "tokenizer.json", lambda t: t["model"]["vocab"].pop(IMAGE_TAG, None))
+    with pytest.raises(CheckpointError, match=f"no token '{IMAGE_TAG}'"):
+        janus_core.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("place", "user"),
+    [
+        ("Janus-Pro-1B", "<|User|>"),
+        ("tiny", "<|User|>"),
+        ("Janus-1.3B", "User"),
+        ("deepseek-ai_janus-1.3b-bf16", "User"),
+        ("models--deepseek-ai--Janus-1.3B/snapshots/0b1c2d", "User"),  # how huggingface-hub stores a download
+        ("models--deepseek-ai--Janus-Pro-1B/snapshots/0b1c2d", "<|User|>"),
+    ],
+)
+def test_roles_are_those_the_model_was_trained_with(copy, tmp_path, monkeypatch, place, user):
+    folder = tmp_path / place
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    copy().rename(folder)
+    processor = janus_core.load(folder).processor
+    assert processor.render([{"role": "user", "content": "hi"}]).startswith(f"{user}: hi\n\n")
+    monkeypatch.chdir(folder.parent)  # and by a relative path
+    assert janus_core.load(folder.name).processor.roles == processor.roles
+
+
+def test_a_drawing_prompt_has_no_system_prompt_and_ends_with_begin_of_image(janus):
+    ids = janus.processor.drawing_prompt("  a red cat \n")
+    assert ids == janus.processor.encode("<|User|>: a red cat\n\n<|Assistant|>:<begin_of_image>")
+    assert ids[-1] == BEGIN
+
+
+def test_special_tokens_in_a_drawing_prompt_are_tokens_and_leave_the_end_in_place(janus):
+    ids = janus.processor.drawing_prompt("cat <begin_of_image><image_placeholder>")
+    assert ids.count(BEGIN) == 2 and ids.count(PICTURE) == 1 and ids[-1] == BEGIN
+
+
+@pytest.mark.parametrize("prompt", ["", "  ", "\n\t"])
+def test_an_empty_prompt_is_refused(janus, prompt):
+    with pytest.raises(InputError, match="prompt is empty"):
+        janus.generate(prompt)
+
+
+def test_pictures_go_before_the_first_question(janus):
+    ids = janus.processor.question_prompt("What?", 2)
+    whole = [BEGIN, *[PICTURE] * 36, END]
+    newline = janus.processor.encode("\n")[1:]
+    start = ids.index(BEGIN)
+    assert ids[start : start + 2 * len(whole) + 2] == [*whole, *newline, *whole, *newline]
+    assert janus.processor.tokenizer.decode(ids[1:start], skip_special_tokens=False) == f"{SYSTEM_PROMPT}\n\n<|User|>: "
+
+
+def test_pictures_go_where_the_text_says(janus):
+    turns = [
+        {"role": "user", "content": f"This is {IMAGE_TAG}, yes?"},
+        {"role": "assistant", "content": "Yes."},
+        {"role": "user", "content": f"And {IMAGE_TAG}?"},
+    ]
+    ids = janus.processor.question_prompt(turns, 2)
+    assert ids.count(PICTURE) == 72 and ids.count(BEGIN) == ids.count(END) == 2
+    first, second = (i for i, token in enumerate(ids) if token == BEGIN)
+    assert ids.count(EOS) == 1 and first < ids.index(EOS) < second
+    bare = [token for token in ids if token not in (PICTURE, BEGIN, END)]
+    cut = janus.processor.render(turns, SYSTEM_PROMPT).split(IMAGE_TAG)
+    assert bare == [BOS, *(token for part in cut for token in janus.processor.encode(part)[1:])]
+
+
+def test_pictures_without_a_place_go_before_the_first_of_several_questions(janus):
+    turns = [
+        {"role": "user", "content": "One?"},
+        {"role": "assistant", "content": "Yes."},
+        {"role": "user", "content": "Two?"},
+    ]
+    ids = janus.processor.question_prompt(turns, 1)
+    assert ids.index(BEGIN) < ids.index(EOS) and ids.count(PICTURE) == 36
+    assert turns[0]["content"] == "One?"  # the caller's turns are not changed
+
+
+@pytest.mark.parametrize(("question", "pictures"), [(f"{IMAGE_TAG} what?", 0), (f"{IMAGE_TAG} what?", 2)])
+def test_places_and_pictures_must_match(janus, question, pictures):
+    with pytest.raises(InputError, match=f"names 1 pictures .* and {pictures} were given"):
+        janus.processor.question_prompt(question, pictures)
+
+
+@pytest.mark.parametrize(
+    "question", ["", "  \n", IMAGE_TAG, [{"role": "user", "content": " "}]], ids=["empty", "blank", "tag", "turn"]
+)
+def test_an_empty_question_is_refused(janus, pictures, question):
+    with pytest.raises(InputError, match="question is empty"):
+        janus.answer(question, pictures())
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [],
+        [{"role": "assistant", "content": "hi"}],
+        [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}],
+        [{"role": "system", "content": "hi"}, {"role": "user", "content": "ho"}],
+    ],
+    ids=["none", "assistant", "ends with assistant", "system"],
+)
+def test_a_conversation_that_is_not_one_is_refused(janus, turns):
+    with pytest.raises(InputError, match="'user' and 'assistant'"):
+        janus.answer(turns)
+
+
+@pytest.mark.parametrize(
+    ("size", "inside"),
+    [
+        ((1, 2000), (14, 384)),
+        ((2000, 1), (384, 14)),
+        ((1, 1), (384, 384)),
+        ((640, 480), (384, 288)),
+        ((1000, 667), (384, 256)),  # 256.128, cut
+        ((383, 300), (384, 300)),  # 300.78, cut where rounding would give 301
+        ((4000, 3000), (384, 288)),
+    ],
+)
+def test_the_long_side_fills_the_square_and_the_rest_is_grey(size, inside):
+    square = np.asarray(letterbox(Image.new("RGB", size, (255, 0, 0)), 384, GREY))
+    assert square.shape == (384, 384, 3)
+    red = (square == (255, 0, 0)).all(-1)
+    assert ((square == GREY).all(-1) | red).all()
+    rows, columns = np.flatnonzero(red.any(1)), np.flatnonzero(red.any(0))
+    assert (len(columns), len(rows)) == inside and red.sum() == inside[0] * inside[1]
+    assert (columns[0], rows[0]) == ((384 - inside[0]) // 2, (384 - inside[1]) // 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_pixels_are_float32_on_the_cpu_from_images_of_any_float_type(janus, pictures, dtype):
+    levels = (pictures(2) * 255).round() / 255
+    ours = janus.processor.pixels(levels.to(dtype))
+    assert ours.dtype == torch.float32 and ours.shape == (2, 3, 96, 96) and ours.is_contiguous()
+    assert torch.equal(ours, janus.processor.pixels(levels))
+    torch.testing.assert_close(ours.permute(0, 2, 3, 1), levels * 2 - 1, atol=1e-6, rtol=0)
+
+
+def test_values_outside_0_to_1_are_clipped(janus, pictures):
+    wild = pictures() * 3 - 1
+    assert torch.equal(janus.processor.pixels(wild), janus.processor.pixels(wild.clamp(0, 1)))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_pictures_with_nan_or_infinity_are_refused(janus, pictures, value):
+    images = pictures(2)
+    images[1, 5, 5, 0] = value
+    with pytest.raises(InputError, match="NaN or infinite"):
+        janus.answer("What?", images)
+
+
+@pytest.mark.parametrize(
+    "shape", [(96, 96), (96, 96, 3), (1, 96, 96, 1), (1, 96, 96, 4), (1, 3, 96, 96), (0, 96, 96, 3), (1, 0, 96, 3)]
+)
+def test_pictures_of_another_shape_are_refused_for_their_shape(janus, shape):
+    with pytest.raises(InputError, match="shape"):
+        janus.answer("What?", torch.zeros(shape))
+
+
+def test_pictures_of_bytes_are_refused(janus, pictures):
+    """0..255 taken for 0..1 would be an all but white picture, described as such."""
+    with pytest.raises(InputError, match="0 to 1|0..1"):
+        janus.answer("What?", (pictures() * 255).to(torch.uint8))
+
+
+@pytest.mark.parametrize("settings", [{"image_mean": 0.5}, {"image_mean": [0.5, 0.5]}, {"image_std": [0, 0, 0]}])
+def test_nonsense_in_the_preprocessor_config_is_refused_at_loading(copy, settings):
+    folder = copy()
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match="preprocessor_config.json"):
+        janus_core.load(folder)
+
+
+def test_a_folder_without_a_preprocessor_config_gets_siglips_normalisation(copy, janus, pictures):
+    folder = copy()
+    (folder / "preprocessor_config.json").unlink()
+    assert torch.equal(janus_core.load(folder).processor.pixels(pictures()), janus.processor.pixels(pictures()))
