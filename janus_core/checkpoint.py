@@ -110,8 +110,12 @@ def find(checkpoint: str | Path) -> Source:
     embedded = ASSETS / path.name
     if not path.exists() and str(checkpoint) == path.name and embedded.is_dir():
         path = embedded
-    if path.is_file() and path.suffix in WEIGHT_SUFFIXES:
+    if path.is_file() and path.suffix.lower() in WEIGHT_SUFFIXES:
         return Source(path.parent, (path,))
+    if path.is_file():
+        raise CheckpointError(
+            f"{path} is not a weight file that Janus reads: give a .safetensors or .bin file, or its folder."
+        )
     if not path.is_dir():
         raise CheckpointError(
             f"There is no Janus checkpoint at {path}: give a folder with config.json and weights, "
@@ -120,7 +124,7 @@ def find(checkpoint: str | Path) -> Source:
     for name in WEIGHT_FILES:
         if (path / name).is_file():
             return Source(path, _shards(path / name) if name.endswith(".json") else (path / name,))
-    loose = sorted(p for p in path.iterdir() if p.suffix in WEIGHT_SUFFIXES)
+    loose = sorted(p for p in path.iterdir() if p.suffix.lower() in WEIGHT_SUFFIXES)
     if len(loose) != 1:
         found = f"{len(loose)} weight files without an index" if loose else "no weight file"
         raise CheckpointError(
@@ -150,7 +154,7 @@ class Weights(Mapping[str, Tensor]):
         self._files: dict[str, Path] = {}
         self._readers: dict[str, Callable[[], Tensor]] = {}
         for path in files:
-            reader = _open_safetensors(path) if path.suffix == ".safetensors" else _open_pickle(path)
+            reader = _open_safetensors(path) if path.suffix.lower() == ".safetensors" else _open_pickle(path)
             self._readers |= reader
             self._files |= dict.fromkeys(reader, path)
 
@@ -185,9 +189,9 @@ def _open_pickle(path: Path) -> dict[str, Callable[[], Tensor]]:
             f"{path} was refused: it is damaged or holds more than tensors, and a pickle that holds more can run code "
             "on your machine; fetch it from the model's own page."
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
+    except Exception as error:  # a damaged pickle raises anything: KeyError, struct.error, AttributeError, ...
         raise CheckpointError(f"{path} is not a whole PyTorch file: it was cut short, so fetch it again.") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise CheckpointError(f"{path} does not hold a plain table of tensors: it is not a Janus checkpoint.")
     return {key: partial(state.__getitem__, key) for key in state}
 
@@ -208,7 +212,12 @@ def load_model(
     Peak memory is about one copy of the weights in `dtype`; tensors stored in `dtype` stay memory-mapped on the CPU.
     Raises CheckpointError naming the file and the first few tensors that are missing, misshapen or unknown.
     """
-    model = JanusModel(source.config(), operations, device="meta", dtype=dtype, vq_dtype=vq_dtype)
+    try:
+        model = JanusModel(source.config(), operations, device="meta", dtype=dtype, vq_dtype=vq_dtype)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{source.folder / 'config.json'} describes a model that cannot be built ({error}): fetch the file again."
+        ) from error
     weights = Weights(source.weights)
     needed = model.state_dict()
     where = str(source.weights[0] if len(source.weights) == 1 else source.folder)
@@ -236,7 +245,9 @@ def load_model(
         tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
         if key.endswith(".pos_embed") and tensor.ndim == 2:
             tensor = tensor[None]
-        if tensor.shape != target.shape:
+        if not tensor.is_floating_point():
+            wrong.append(f"{sources[key][0]} holds {tensor.dtype}, not weights")
+        elif tensor.shape != target.shape:
             wrong.append(f"{sources[key][0]} is {list(tensor.shape)}, not {list(target.shape)}")
         else:
             state[key] = tensor.to(device=device, dtype=target.dtype)

@@ -122,7 +122,7 @@ class JanusConfig:
         """
         readers = {"multi_modality": _from_deepseek, "janus": _from_transformers}
         kind = raw.get("model_type")
-        if kind not in readers:
+        if kind not in tuple(readers):
             raise CheckpointError(
                 f"{source} describes a model of type {kind!r}, not Janus ('multi_modality' or 'janus'): "
                 "choose the folder of a Janus or Janus-Pro checkpoint."
@@ -134,7 +134,7 @@ class JanusConfig:
                 f"{source} lacks the entry {error.args[0]!r}, which a Janus config needs: "
                 "it belongs to another model or was cut short, so fetch it again from the model's page."
             ) from error
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CheckpointError(f"{source} cannot be read as a Janus config ({error}): fetch it again.") from error
         _check(config, source)
         return config
@@ -266,6 +266,10 @@ def _check(config: JanusConfig, source: str) -> None:
         ("vision width by heads", vision.width, vision.heads),
         ("image_size by patch_size", vision.image_size, vision.patch_size),
         ("image_size by the VQ's downsampling", vision.image_size, config.vq.downsampling),
+        ("head size by 2", llama.head_dim if llama.num_attention_heads else 0, 2),
+        ("ch by GroupNorm's groups", config.vq.ch, 32),
+        ("vocab_size by 1", llama.vocab_size, 1),
+        ("intermediate_size by 1", llama.intermediate_size, 1),
     ):
         if part < 1 or whole < 1 or whole % part:
             raise CheckpointError(f"{source} is not a Janus config: {what} ({whole} by {part}) does not divide evenly.")

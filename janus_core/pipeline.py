@@ -90,11 +90,17 @@ class Janus:
             raise InputError(
                 "These tokens were drawn with another model's codebook: decode them with the Janus that drew them."
             )
-        if tokens.ids.ndim != 2 or not len(tokens) or tokens.ids.shape[1] != h * w:
-            raise InputError(f"These tokens have shape {list(tokens.ids.shape)}, which is not [N, {h} x {w}].")
-        if int(tokens.ids.min()) < 0 or int(tokens.ids.max()) >= size:
-            raise InputError(f"These tokens reach outside the codebook of {size} codes: they are damaged.")
-        ids = tokens.ids.to(self.device)
+        ids = tokens.ids
+        if ids.is_floating_point() or ids.ndim != 2 or min(len(ids), h, w) < 1 or ids.shape[1] != h * w:
+            raise InputError(
+                f"These tokens have shape {list(ids.shape)} and type {ids.dtype}, which is not whole numbers "
+                f"[N, {h} x {w}]: they are damaged, so draw or encode them again."
+            )
+        if int(ids.min()) < 0 or int(ids.max()) >= size:
+            raise InputError(
+                f"These tokens reach outside the codebook of {size} codes: they are damaged, so draw or encode them again."
+            )
+        ids = ids.to(self.device)
         # One picture at a time: the decoder's activations, not its weights, are what fills memory.
         pixels = torch.cat([self.model.gen_vision_model.decode(one[None], tokens.grid).float() for one in ids])
         return ((pixels + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).contiguous()
@@ -130,6 +136,8 @@ class Janus:
         `<image_placeholder>`, else before the first question. `temperature` 0 is greedy.
         Raises InputError for an empty question, a context too long, bad pictures.
         """
+        if isinstance(images, Tensor):
+            check_images(images)
         pictures = [] if images is None else images
         return self.answer_batch([question], [pictures], max_new_tokens, temperature, seed, progress)[0]
 
@@ -150,6 +158,11 @@ class Janus:
         if max_new_tokens < 1:
             raise InputError(f"The answer may take {max_new_tokens} tokens: allow at least one.")
         sampling = Sampling(temperature)
+        if not questions or (images and len(images) != len(questions)):
+            raise InputError(
+                f"There are {len(questions)} questions and {len(images or [])} sets of pictures: give at least one "
+                "question, and as many sets as questions or none."
+            )
         counts = [len(batch) for batch in images] if images else [0] * len(questions)
         prompts = [self.processor.question_prompt(q, n) for q, n in zip(questions, counts, strict=True)]
         self._check_length(max(map(len, prompts)), max_new_tokens, "question")

@@ -42,10 +42,10 @@ class Normalisation:
 
 def check_images(images: Tensor) -> Tensor:
     """Pass on pictures float [N, H, W, 3]; raise InputError for any other shape, an empty batch, or NaN."""
-    if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
+    if not images.is_floating_point() or images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
         raise InputError(
-            f"The pictures have shape {list(images.shape)}: give one or more as [N, height, width, 3], "
-            "red, green and blue from 0 to 1."
+            f"The pictures have shape {list(images.shape)} and type {images.dtype}: give one or more as floats "
+            "[N, height, width, 3], red, green and blue from 0 to 1."
         )
     if not bool(torch.isfinite(images).all()):
         raise InputError("The picture holds NaN or infinite values: the step that made it failed, so look there first.")
@@ -62,8 +62,9 @@ def letterbox(image: Image.Image, size: int, background: tuple[int, ...]) -> Ima
     longest = max(image.size)
     width, height = (max(int(side / longest * size), MIN_SIDE) for side in image.size)
     image = image.resize((width, height), Image.Resampling.BICUBIC)
-    square = Image.new("RGB", (max(width, height),) * 2, background)
-    square.paste(image, ((square.width - width) // 2, (square.height - height) // 2))
+    side = max(width, height)
+    square = Image.new("RGB", (side, side), background)
+    square.paste(image, ((side - width) // 2, (side - height) // 2))
     return square
 
 
@@ -86,6 +87,8 @@ class Processor:
             self.tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises bare Exception
             raise CheckpointError(f"{path} is not a readable tokenizer ({error}): fetch it again.") from error
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
         named = source.read_json("special_tokens_map.json")
         self.bos = self._special(_text(named.get("bos_token")) or BOS, path)
         self.eos = self._special(_text(named.get("eos_token")) or EOS, path)
@@ -94,16 +97,25 @@ class Processor:
         self.end_of_image = self._special(END_OF_IMAGE, path)
         self.image = self._special(IMAGE_TAG, path)
         # Janus-1.3B was trained with plain role names, Janus-Pro with a token for each.
-        plain = "1.3b" in source.folder.name.lower() or self.tokenizer.token_to_id("<|User|>") is None
+        place = source.folder.absolute()
+        names = (place.name, place.parent.parent.name)  # its own, or the repository's in a hub cache
+        plain = any("1.3b" in name.lower() for name in names) or self.tokenizer.token_to_id("<|User|>") is None
         form = "{}" if plain else "<|{}|>"
         self.roles = {"user": form.format("User"), "assistant": form.format("Assistant")}
         self.image_tokens = config.vision.tokens
         self.image_size = config.vision.image_size
         settings = source.read_json("preprocessor_config.json")
         default = Normalisation()
-        self.normalisation = Normalisation(
-            tuple(settings.get("image_mean") or default.mean), tuple(settings.get("image_std") or default.std)
-        )
+        mean, std = settings.get("image_mean") or default.mean, settings.get("image_std") or default.std
+        try:
+            self.normalisation = Normalisation(tuple(map(float, mean)), tuple(map(float, std)))
+            usable = len(mean) == len(std) == 3 and all(std)
+        except (TypeError, ValueError):
+            usable = False
+        if not usable:
+            raise CheckpointError(
+                f"{source.folder / 'preprocessor_config.json'} has no usable image_mean and image_std: fetch it again."
+            )
 
     def _special(self, token: str, path: object) -> int:
         number = self.tokenizer.token_to_id(token)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..model.janus import JanusModel
 from .cache import StaticCache
-from .sampling import Sampling, draw_tokens, guide, seed_keys
+from .sampling import Sampling, check_finite, draw_tokens, guide, seed_keys
 
 Progress = Callable[[int, int, Tensor], None]
 
@@ -54,6 +54,8 @@ def draw_codes(
         if len(prefixes) == 2:
             cond, uncond = logits.chunk(2)
             logits = guide(cond, uncond, cfg_weight)
+        if step in (0, steps - 1):  # what goes wrong in between stays in the cache, and shows at the end
+            check_finite(logits)
         ids[:, step] = draw_tokens(logits, sampling, keys, step)
         if progress is not None:
             progress(step + 1, steps, ids[:, : step + 1])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import CheckpointError, InputError
 
 MASK32 = 0xFFFFFFFF
 GOLDEN32 = 0x9E3779B9
@@ -52,6 +52,7 @@ def _mix_seed(seed: int) -> int:
 
 def seed_keys(seed: int, rows: int, device: torch.device | str) -> Tensor:
     """Keys long [rows, 2] of the seeds seed, seed + 1, ... (mod 2**64). Raises InputError outside 0..2**64-1."""
+    seed = int(seed)  # numpy's integers overflow in the mixing
     if not 0 <= seed <= MAX_SEED:
         raise InputError(f"seed is {seed}: give a whole number from 0 to {MAX_SEED}.")
     mixed = [_mix_seed((seed + i) & MAX_SEED) for i in range(rows)]
@@ -79,7 +80,8 @@ def draw_tokens(logits: Tensor, sampling: Sampling, keys: Tensor, position: int 
     logits = logits if logits.dtype == torch.float64 else logits.float()
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)
-    logits = logits / sampling.temperature
+    # From the largest down, so that a tiny temperature gives -inf and never inf.
+    logits = (logits - logits.amax(dim=-1, keepdim=True)) / max(sampling.temperature, 1e-30)
     codes = logits.shape[-1]
     if 0 < sampling.top_k < codes:
         least = logits.topk(sampling.top_k, dim=-1).values[:, -1:]
@@ -87,5 +89,14 @@ def draw_tokens(logits: Tensor, sampling: Sampling, keys: Tensor, position: int 
     if sampling.top_p < 1:
         p, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)
         beyond = p.cumsum(dim=-1) - p >= sampling.top_p
+        beyond[:, 0] = False  # float32 rounds a tiny top_p to 0
         logits = logits.masked_fill(beyond.gather(-1, order.argsort(dim=-1)), -torch.inf)
     return (logits + gumbel_noise(keys, position, codes)).argmax(dim=-1)
+
+
+def check_finite(logits: Tensor) -> None:
+    """Raise CheckpointError when logits are NaN or infinite: broken weights, or a type too small for them."""
+    if not bool(logits.isfinite().all()):
+        raise CheckpointError(
+            "The model computes NaN: its weights are damaged, or overflow in this dtype, so try bf16 or fp32."
+        )

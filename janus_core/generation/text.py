@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ..model.janus import JanusModel
 from .cache import StaticCache
-from .sampling import Sampling, draw_tokens, seed_keys
+from .sampling import Sampling, check_finite, draw_tokens, seed_keys
 
 Progress = Callable[[int, int, list[list[int]]], None]
 
@@ -66,7 +66,10 @@ def answer_ids(
     answers: list[list[int]] = [[] for _ in range(rows)]
     open_rows = set(range(rows))
     for step in range(max_new_tokens):
-        drawn = draw_tokens(model.language_model.lm_head(hidden[:, -1]), sampling, keys, step)
+        logits = model.language_model.lm_head(hidden[:, -1])
+        if step == 0:
+            check_finite(logits)
+        drawn = draw_tokens(logits, sampling, keys, step)
         for row, token in enumerate(drawn.tolist()):
             if row in open_rows:
                 if token == eos:
