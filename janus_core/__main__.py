@@ -1,4 +1,4 @@
-"""The command line: `python -m janus_core generate|describe`, over the same functions as Python and ComfyUI."""
+"""The command line: `python -m janus_core generate|describe|bench`, over the same functions as Python and ComfyUI."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from . import DEFAULT_CHECKPOINT, CheckpointError, InputError, Janus, load
+from .benchmark import run as benchmark
 from .processing import to_pil
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -106,6 +107,10 @@ def parser() -> argparse.ArgumentParser:
     ask.add_argument("--max-new-tokens", type=int, default=512, help="longest answer, in tokens")
     ask.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
     ask.set_defaults(run=describe)
+
+    benchmark.add_arguments(
+        commands.add_parser("bench", help="measure speed beside other implementations", formatter_class=style)
+    )
     return main
 
 

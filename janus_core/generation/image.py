@@ -19,6 +19,34 @@ def unconditional(prompt: list[int], pad: int) -> list[int]:
     return [prompt[0], *[pad] * (len(prompt) - 2), prompt[-1]]
 
 
+def prefill(
+    model: JanusModel, prefixes: list[list[int]], count: int, room: int, device: torch.device | str
+) -> tuple[Tensor, StaticCache]:
+    """Read each prefix once, for `count` rows in a run: the last hidden states [rows, D] and a cache with `room` more."""
+    llama = model.language_model.model
+    embeds = model.embed_text(torch.tensor(prefixes, device=device))
+    length = embeds.shape[1]
+    prefix = StaticCache(llama.config, len(prefixes), length, device, embeds.dtype)
+    hidden = llama(embeds, cache=prefix)[:, -1].repeat_interleave(count, dim=0)
+    cache = StaticCache(llama.config, len(prefixes) * count, length + room, device, embeds.dtype)
+    cache.copy_rows(prefix, count)
+    return hidden, cache
+
+
+def picture_logits(model: JanusModel, hidden: Tensor, cfg_weight: float) -> Tensor:
+    """Hidden states [rows, ..., D] -> guided logits [pictures, ..., codes]; without guidance rows are pictures."""
+    logits = model.gen_head(hidden)
+    if cfg_weight == 1:
+        return logits
+    cond, uncond = logits.chunk(2)
+    return guide(cond, uncond, cfg_weight)
+
+
+def prefixes_of(prompt: list[int], pad: int, cfg_weight: float) -> list[list[int]]:
+    """What is read before drawing: the prompt, and its unconditional twin where guidance needs one."""
+    return [prompt] if cfg_weight == 1 else [prompt, unconditional(prompt, pad)]
+
+
 @torch.no_grad()
 def draw_codes(
     model: JanusModel,
@@ -37,29 +65,18 @@ def draw_codes(
     `prompt` ends with begin_of_image. Picture i uses seed + i and does not depend on the others. With `cfg_weight` 1
     the unconditional rows are left out. `progress(step, total, ids so far [count, step])` may raise to stop.
     """
-    prefixes = [prompt] if cfg_weight == 1 else [prompt, unconditional(prompt, pad)]
-    llama = model.language_model.model
+    prefixes = prefixes_of(prompt, pad, cfg_weight)
+    hidden, cache = prefill(model, prefixes, count, steps - 1, device)
     keys = seed_keys(seed, count, device)
     ids = torch.zeros(count, steps, dtype=torch.long, device=device)
-
-    embeds = model.embed_text(torch.tensor(prefixes, device=device))
-    prefix = StaticCache(llama.config, len(prefixes), len(prompt), device, embeds.dtype)
-    hidden = llama(embeds, cache=prefix)[:, -1:].repeat_interleave(count, dim=0)
-    cache = StaticCache(llama.config, len(prefixes) * count, len(prompt) + steps - 1, device, embeds.dtype)
-    cache.copy_rows(prefix, count)
-    del prefix
-
     for step in range(steps):
-        logits = model.gen_head(hidden[:, -1])
-        if len(prefixes) == 2:
-            cond, uncond = logits.chunk(2)
-            logits = guide(cond, uncond, cfg_weight)
+        if step:
+            embeds = model.embed_codes(ids[:, step - 1 : step]).repeat(len(prefixes), 1, 1)
+            hidden = model.language_model.model(embeds, cache=cache)[:, -1]
+        logits = picture_logits(model, hidden, cfg_weight)
         if step in (0, steps - 1):  # what goes wrong in between stays in the cache, and shows at the end
             check_finite(logits)
         ids[:, step] = draw_tokens(logits, sampling, keys, step)
         if progress is not None:
             progress(step + 1, steps, ids[:, : step + 1])
-        if step + 1 < steps:
-            drawn = model.embed_codes(ids[:, step : step + 1])
-            hidden = llama(drawn.repeat(len(prefixes), 1, 1), cache=cache)
     return ids

@@ -60,9 +60,15 @@ def seed_keys(seed: int, rows: int, device: torch.device | str) -> Tensor:
 
 
 def gumbel_noise(keys: Tensor, position: int | Tensor, codes: int) -> Tensor:
-    """Standard Gumbel noise, float32 [rows, codes], the same on every device and in every batch."""
-    first = _mix((keys[:, :1] + position * GOLDEN32) & MASK32)
-    second = _mix(first ^ keys[:, 1:])
+    """Standard Gumbel noise, float32 [rows, codes], the same on every device and in every batch.
+
+    With `position` a tensor [rows, T], the noise is [rows, T, codes].
+    """
+    low, high = keys[:, :1], keys[:, 1:]
+    if isinstance(position, Tensor):
+        low, high, position = low[..., None], high[..., None], position[..., None]
+    first = _mix((low + position * GOLDEN32) & MASK32)
+    second = _mix(first ^ high)
     code = torch.arange(codes, device=keys.device, dtype=torch.int64)
     bits = _mix(_mix((code * GOLDEN32 + first) & MASK32) ^ second)
     # 1 - u rather than u: the large values, which win the draw, then keep full precision.
@@ -76,7 +82,10 @@ def guide(cond: Tensor, uncond: Tensor, weight: float) -> Tensor:
 
 
 def draw_tokens(logits: Tensor, sampling: Sampling, keys: Tensor, position: int | Tensor) -> Tensor:
-    """One token a row, long [rows], from logits [rows, codes]: argmax(log p + Gumbel noise) draws from p exactly."""
+    """One token a row, long [rows], from logits [rows, codes]: argmax(log p + Gumbel noise) draws from p exactly.
+
+    With `position` [rows, T], one for each of logits [rows, T, codes].
+    """
     logits = logits if logits.dtype == torch.float64 else logits.float()
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)
@@ -84,12 +93,12 @@ def draw_tokens(logits: Tensor, sampling: Sampling, keys: Tensor, position: int 
     logits = (logits - logits.amax(dim=-1, keepdim=True)) / max(sampling.temperature, 1e-30)
     codes = logits.shape[-1]
     if 0 < sampling.top_k < codes:
-        least = logits.topk(sampling.top_k, dim=-1).values[:, -1:]
+        least = logits.topk(sampling.top_k, dim=-1).values[..., -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
     if sampling.top_p < 1:
         p, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)
         beyond = p.cumsum(dim=-1) - p >= sampling.top_p
-        beyond[:, 0] = False  # float32 rounds a tiny top_p to 0
+        beyond[..., 0] = False  # float32 rounds a tiny top_p to 0
         logits = logits.masked_fill(beyond.gather(-1, order.argsort(dim=-1)), -torch.inf)
     return (logits + gumbel_noise(keys, position, codes)).argmax(dim=-1)
 

@@ -12,11 +12,11 @@ from ..config import LlamaConfig
 
 
 class KVCache(Protocol):
-    """What a layer needs of a cache: `length` tokens are held; `append` adds a layer's and returns all of them."""
+    """What a layer needs of a cache: `length` tokens are held; `attend` adds a layer's and looks at all of them."""
 
     length: int
 
-    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]: ...
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor: ...
 
 
 def rope_table(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -53,9 +53,9 @@ class Attention(nn.Module):
         q, k, v = (project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for project in projections)
         q, k = rotate(q, *rope), rotate(k, *rope)
         if cache is not None:
-            k, v = cache.append(self.layer, k, v)
-        causal = mask is None and q.shape[2] > 1
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+            out = cache.attend(self.layer, q, k, v, mask)
+        else:
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
         return self.o_proj(out.transpose(1, 2).flatten(2))
 
 

@@ -57,8 +57,8 @@ def test_draws_follow_the_softmax_of_logits_over_temperature(seed, temperature):
 
 @pytest.mark.parametrize("seed", [0, 1, 2, TOP_SEED])
 def test_draws_along_one_pictures_positions_follow_it_too(seed):
-    keys, positions = seed_keys(seed, 1, "cpu"), torch.arange(DRAWS)[:, None]
-    drawn = draw_tokens(LOGITS.expand(DRAWS, -1), UNFILTERED, keys.expand(DRAWS, -1), positions)
+    keys, positions = seed_keys(seed, 1, "cpu"), torch.arange(DRAWS)[None]
+    drawn = draw_tokens(LOGITS.expand(1, DRAWS, -1), UNFILTERED, keys, positions)[0]
     for position in (0, 1, 575):
         assert drawn[position] == draw_tokens(LOGITS[None], UNFILTERED, keys, position)
     assert chi2(drawn, LOGITS.softmax(-1)) < CHI2_23
@@ -141,9 +141,12 @@ def test_noise_of_a_code_does_not_depend_on_the_size_of_the_codebook():
     assert torch.equal(gumbel_noise(keys, 5, 100), gumbel_noise(keys, 5, 16384)[:, :100])
 
 
-def test_a_position_may_be_a_tensor():
+def test_each_row_may_have_positions_of_its_own():
     keys = seed_keys(1, 2, "cpu")
-    assert torch.equal(gumbel_noise(keys, torch.tensor(5), 100), gumbel_noise(keys, 5, 100))
+    noise = gumbel_noise(keys, torch.tensor([[5, 0, 7], [1, 5, 2]]), 100)
+    assert torch.equal(noise[0, 0], gumbel_noise(keys, 5, 100)[0])
+    assert torch.equal(noise[1, 1], gumbel_noise(keys, 5, 100)[1])
+    assert torch.equal(noise[1, 2], gumbel_noise(keys, 2, 100)[1])
 
 
 def test_noise_is_recorded():

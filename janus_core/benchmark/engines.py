@@ -1,0 +1,195 @@
+"""What is measured: three ways to draw and answer with the very same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..checkpoint import transformers_keys
+from ..generation.image import draw_codes, unconditional
+from ..generation.sampling import Sampling
+from ..generation.text import answer_ids, embed_prompts
+from ..model.janus import JanusModel
+
+CFG_WEIGHT = 5.0
+SPECIAL = {"bos": 0, "eos": 1, "pad": 2, "begin_of_image": 3}
+
+
+class Engine(Protocol):
+    """One implementation. `prompt` is a list of ids that ends with begin_of_image; nothing is said of what comes out."""
+
+    name: str
+
+    def draw(self, prompt: list[int], steps: int, count: int) -> Tensor: ...
+
+    def answer(self, prompt: list[int], image_id: int, pixels: Tensor, words: int) -> None: ...
+
+
+class Ours:
+    name = "ours"
+
+    def __init__(self, model: JanusModel, device: torch.device, draw: Callable[..., Tensor] = draw_codes):
+        self.model, self.device, self._draw = model, device, draw
+
+    def draw(self, prompt: list[int], steps: int, count: int) -> Tensor:
+        return self._draw(self.model, prompt, SPECIAL["pad"], steps, count, 0, CFG_WEIGHT, Sampling(), self.device)
+
+    @torch.no_grad()
+    def answer(self, prompt: list[int], image_id: int, pixels: Tensor, words: int) -> None:
+        features = self.model.embed_images(pixels)
+        embeds, mask = embed_prompts(self.model, [prompt], image_id, SPECIAL["pad"], features, self.device)
+        answer_ids(self.model, embeds, mask, -1, words, 0, Sampling(0.0))
+
+
+def transformers_twin(model: JanusModel) -> Any:
+    """transformers' JanusForConditionalGeneration over the very tensors of `model`, no copy made."""
+    from transformers import GenerationConfig, JanusConfig, JanusForConditionalGeneration
+
+    vision, vq, llama = model.config.vision, model.config.vq, model.config.llama
+    config = JanusConfig(
+        text_config={
+            "model_type": "llama",
+            "vocab_size": llama.vocab_size,
+            "hidden_size": llama.hidden_size,
+            "intermediate_size": llama.intermediate_size,
+            "num_hidden_layers": llama.num_hidden_layers,
+            "num_attention_heads": llama.num_attention_heads,
+            "num_key_value_heads": llama.num_attention_heads,
+            "max_position_embeddings": llama.max_position_embeddings,
+        },
+        vision_config={
+            "hidden_size": vision.width,
+            "num_hidden_layers": vision.layers,
+            "num_attention_heads": vision.heads,
+            "image_size": vision.image_size,
+            "patch_size": vision.patch_size,
+            "mlp_ratio": vision.mlp_ratio,
+            "projection_dim": llama.hidden_size,
+            "depth": model.config.aligner_depth,
+            "num_image_tokens": vision.tokens,
+        },
+        vq_config={
+            "embed_dim": vq.codebook_dim,
+            "num_embeddings": vq.codebook_size,
+            "latent_channels": vq.z_channels,
+            "base_channels": vq.ch,
+            "channel_multiplier": list(vq.ch_mult),
+            "num_res_blocks": vq.num_res_blocks,
+            "num_patches": model.config.grid[0],
+            "projection_dim": llama.hidden_size,
+            "image_token_embed_dim": model.config.gen_head_width,
+            "num_hidden_layers": model.config.gen_aligner_depth,
+        },
+        tie_word_embeddings=False,
+    )
+    with torch.device("meta"):
+        twin = JanusForConditionalGeneration(config)
+    state: dict[str, Tensor] = {}
+    for key, tensor in model.state_dict().items():
+        names = transformers_keys(key)
+        parts = tensor.chunk(len(names))
+        if key.endswith("pos_embed"):
+            parts = (tensor[0],)
+        state |= zip(names, parts, strict=True)
+    twin.load_state_dict(state, strict=False, assign=True)
+    _fill_buffers(twin, next(model.parameters()).device)
+    twin.lm_head.weight = torch.nn.Parameter(state["lm_head.weight"], requires_grad=False)
+    twin.generation_config = GenerationConfig(
+        bos_token_id=SPECIAL["bos"],
+        eos_token_id=SPECIAL["eos"],
+        pad_token_id=SPECIAL["pad"],
+        generation_kwargs={"boi_token_id": SPECIAL["begin_of_image"]},
+        do_sample=True,
+        guidance_scale=CFG_WEIGHT,
+    )
+    return twin.eval()
+
+
+def _fill_buffers(twin: Any, device: torch.device) -> None:
+    """Buffers are not in a checkpoint: rebuild what was made on the meta device."""
+    for module in twin.modules():
+        if hasattr(module, "inv_freq"):
+            fresh = type(module)(module.config)
+            module.inv_freq = fresh.inv_freq.to(device)
+            module.original_inv_freq = module.inv_freq
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_meta and name == "position_ids":
+                module.position_ids = torch.arange(buffer.shape[-1], device=device).expand(buffer.shape)
+
+
+class Transformers:
+    """transformers' own Janus and its static cache."""
+
+    name = "transformers"
+
+    def __init__(self, twin: Any, device: torch.device):
+        self.twin, self.device = twin, device
+
+    @torch.no_grad()
+    def draw(self, prompt: list[int], steps: int, count: int) -> Tensor:
+        ids = torch.tensor([prompt], device=self.device)
+        tokens = self.twin.model.vision_model.config
+        whole, tokens.num_image_tokens = tokens.num_image_tokens, steps
+        try:
+            return self.twin.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                generation_mode="image",
+                num_return_sequences=count,
+                max_length=len(prompt) + steps,
+            )
+        finally:
+            tokens.num_image_tokens = whole
+
+    @torch.no_grad()
+    def answer(self, prompt: list[int], image_id: int, pixels: Tensor, words: int) -> None:
+        ids = torch.tensor([prompt], device=self.device)
+        self.twin.config.image_token_id = self.twin.model.config.image_token_id = image_id
+        self.twin.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            pixel_values=pixels,
+            generation_mode="text",
+            do_sample=False,
+            min_new_tokens=words,
+            max_new_tokens=words,
+        )
+
+
+class Original:
+    """The original's loop as DeepSeek published it: all 2N prompts prefilled, a cache that grows, one multinomial draw."""
+
+    name = "original loop"
+
+    def __init__(self, model: JanusModel, twin: Any, device: torch.device):
+        self.model, self.llama, self.device = model, twin.model.language_model, device
+
+    @torch.no_grad()
+    def draw(self, prompt: list[int], steps: int, count: int) -> Tensor:
+        rows = torch.tensor([prompt, unconditional(prompt, SPECIAL["pad"])] * count, device=self.device)
+        embeds = self.model.embed_text(rows)
+        drawn = torch.zeros(count, steps, dtype=torch.long, device=self.device)
+        past = None
+        for step in range(steps):
+            out = self.llama(inputs_embeds=embeds, use_cache=True, past_key_values=past)
+            past = out.past_key_values
+            logits = self.model.gen_head(out.last_hidden_state[:, -1])
+            cond, uncond = logits[0::2], logits[1::2]
+            p = (uncond + CFG_WEIGHT * (cond - uncond)).softmax(dim=-1)
+            drawn[:, step] = torch.multinomial(p, 1).squeeze(-1)
+            embeds = self.model.embed_codes(drawn[:, step].repeat_interleave(2)).unsqueeze(1)
+        return drawn
+
+    @torch.no_grad()
+    def answer(self, prompt: list[int], image_id: int, pixels: Tensor, words: int) -> None:
+        features = self.model.embed_images(pixels)
+        embeds, _ = embed_prompts(self.model, [prompt], image_id, SPECIAL["pad"], features, self.device)
+        past = None
+        for _ in range(words):
+            out = self.llama(inputs_embeds=embeds, use_cache=True, past_key_values=past)
+            past = out.past_key_values
+            token = self.model.language_model.lm_head(out.last_hidden_state[:, -1:]).argmax(-1)
+            embeds = self.model.embed_text(token)

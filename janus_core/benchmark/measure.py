@@ -1,0 +1,149 @@
+"""What is timed, and against which floor: the time it takes to read a step's weights and KV cache once."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..config import JanusConfig
+from ..model.janus import JanusModel
+from .engines import SPECIAL, Engine
+
+
+@dataclass
+class Row:
+    """One line of the table: seconds by engine, each a median, and the floor where there is one."""
+
+    what: str
+    unit: str
+    values: dict[str, float] = field(default_factory=dict)
+    floor: float | None = None
+    more_is_better: bool = False
+
+
+def random_model(config: JanusConfig, device: torch.device, dtype: torch.dtype) -> JanusModel:
+    """A model of random weights: every tensor repeats one stretch of small noise, norms are ones."""
+    model = JanusModel(config, device="meta", dtype=dtype).to_empty(device=device).requires_grad_(False).eval()
+    noise = (torch.randn(2**22, generator=torch.Generator().manual_seed(0)) * 0.02).to(device, dtype)
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+        else:
+            flat = parameter.view(-1)
+            for start in range(0, flat.numel(), noise.numel()):
+                piece = flat[start : start + noise.numel()]
+                piece.copy_(noise[: piece.numel()])
+    return model
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def seconds(function: Callable[[], object], device: torch.device) -> float:
+    """How long one call takes, device work included."""
+    synchronize(device)
+    start = time.perf_counter()
+    function()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def read_bandwidth(device: torch.device, size: int = 2**29, rounds: int = 7) -> float:
+    """Bytes a second at which memory is read: the best of a few sums over `size` bytes, far more than any cache holds."""
+    block = torch.ones(size // 4, dtype=torch.float32, device=device)
+    return size / min(seconds(block.sum, device) for _ in range(rounds))
+
+
+def step_bytes(model: JanusModel, count: int, context: int) -> int:
+    """What one decode step of `count` guided pictures must read: decoder, norm, head, aligner, and the KV cache."""
+    llama = model.language_model.model
+    parts = [llama.layers, llama.norm, model.gen_head, model.gen_aligner]
+    weights = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
+    element = llama.norm.weight.element_size()
+    cache = 2 * llama.config.num_hidden_layers * llama.config.hidden_size * element * context * 2 * count
+    return weights + cache
+
+
+def alternate(calls: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+    """The median of each call's figure; the calls take turns, so that a noisy machine is noisy for all of them."""
+    figures: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            figures[name].append(call())
+    return {name: statistics.median(values) for name, values in figures.items()}
+
+
+def prompt_of(length: int) -> list[int]:
+    """A drawing prompt of `length` ids."""
+    return [SPECIAL["bos"], *(10 + i % 50 for i in range(length - 2)), SPECIAL["begin_of_image"]]
+
+
+def decode_step(
+    engines: Sequence[Engine], model: JanusModel, count: int, context: int, steps: int, rounds: int, bandwidth: float
+) -> Row:
+    """Milliseconds of a decode step at `context` tokens: `steps` + 1 codes less one code, which is the prefill."""
+    device = next(model.parameters()).device
+    prompt = prompt_of(context)
+
+    def figure(engine: Engine) -> float:
+        alone = seconds(lambda: engine.draw(prompt, 1, count), device)
+        return (seconds(lambda: engine.draw(prompt, steps + 1, count), device) - alone) / steps * 1e3
+
+    row = Row(f"step, N={count}, context {context}", "ms")
+    row.values = alternate({engine.name: lambda engine=engine: figure(engine) for engine in engines}, rounds)
+    row.floor = step_bytes(model, count, context) / bandwidth * 1e3
+    return row
+
+
+def whole_picture(engines: Sequence[Engine], model: JanusModel, count: int, bandwidth: float) -> Row:
+    """Seconds from a 24-token prompt to all codes of `count` pictures."""
+    device = next(model.parameters()).device
+    steps = model.config.grid[0] * model.config.grid[1]
+    prompt = prompt_of(24)
+    row = Row(f"{steps} codes, N={count}", "s")
+    row.values = {e.name: seconds(lambda e=e: e.draw(prompt, steps, count), device) for e in engines}
+    row.floor = sum(step_bytes(model, count, 24 + step) for step in range(steps)) / bandwidth
+    return row
+
+
+def answering(engines: Sequence[Engine], model: JanusModel, words: int, rounds: int) -> list[Row]:
+    """Prefill of one picture and a question in seconds, and words a second after it."""
+    device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
+    size, image_id = model.config.vision.image_size, 9
+    pixels = torch.zeros(1, 3, size, size, device=device, dtype=dtype)
+    prompt = [*prompt_of(40), *[image_id] * model.config.vision.tokens, *prompt_of(12)]
+    first = Row("first word: picture + question", "s")
+    rate = Row("answer", "words/s", more_is_better=True)
+
+    def figure(engine: Engine, count: int) -> float:
+        return seconds(lambda: engine.answer(prompt, image_id, pixels, count), device)
+
+    first.values = alternate({e.name: lambda e=e: figure(e, 1) for e in engines}, rounds)
+    rate.values = alternate(
+        {e.name: lambda e=e: words / (figure(e, words + 1) - first.values[e.name]) for e in engines}, rounds
+    )
+    return [first, rate]
+
+
+def vq_decode(model: JanusModel, count: int, rounds: int) -> Row:
+    """Seconds to turn the codes of `count` pictures into pixels."""
+    device = next(model.parameters()).device
+    h, w = model.config.grid
+    ids = torch.zeros(1, h * w, dtype=torch.long, device=device)
+
+    @torch.no_grad()
+    def decode() -> list[Tensor]:
+        return [model.gen_vision_model.decode(ids, (h, w)) for _ in range(count)]
+
+    row = Row(f"VQ decode, N={count}", "s")
+    row.values = alternate({"ours": lambda: seconds(decode, device)}, rounds)
+    return row

@@ -1,0 +1,98 @@
+"""The benchmark's command: which rows are measured, the table, the JSON file."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from ..checkpoint import find
+from ..config import JanusConfig
+from ..model.janus import JanusModel
+from ..pipeline import DEFAULT_CHECKPOINT
+from .engines import Engine, Original, Ours, Transformers, transformers_twin
+from .measure import Row, answering, decode_step, random_model, read_bandwidth, vq_decode, whole_picture
+
+PUBLISHED = ("Janus-1.3B", "Janus-Pro-1B", "Janus-Pro-7B")
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp16": torch.float16}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="Janus-Pro-1B", help=f"{', '.join(PUBLISHED)}, or any checkpoint's shape")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, mps")
+    parser.add_argument("--dtype", default="bf16", choices=DTYPES, help="type of the random weights")
+    parser.add_argument("--pictures", type=int, nargs="+", default=[1, 4, 16], help="batch sizes")
+    parser.add_argument("--quick", action="store_true", help="fewer rows and rounds: a few minutes on two cores")
+    parser.add_argument("--whole", action="store_true", help="also draw whole pictures with every engine")
+    parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure all rows, print the table with ratios, and write the JSON file."""
+    device, dtype = torch.device(args.device), DTYPES[args.dtype]
+    published = args.model in PUBLISHED
+    config = JanusConfig.preset(args.model) if published else find(args.model or DEFAULT_CHECKPOINT).config()
+    bandwidth = read_bandwidth(device)
+    model = random_model(config, device, dtype)
+    twin = transformers_twin(model)
+    engines: list[Engine] = [Original(model, twin, device), Transformers(twin, device), Ours(model, device)]
+
+    rows: list[Row] = []
+    measurements = plan(args, engines, model, bandwidth)
+    for measure in tqdm(measurements, unit="row", disable=None):
+        rows += measure()
+        gc.collect()
+
+    about = {
+        "model": args.model,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        "dtype": args.dtype,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "bandwidth_gb_s": round(bandwidth / 1e9, 1),
+    }
+    print(" · ".join(f"{key} {value}" for key, value in about.items()))
+    print(table(rows))
+    if args.json:
+        args.json.write_text(json.dumps({"about": about, "rows": [vars(row) for row in rows]}, indent=1) + "\n")
+
+
+def plan(
+    args: argparse.Namespace, engines: list[Engine], model: JanusModel, bandwidth: float
+) -> list[Callable[[], list[Row]]]:
+    """The measurements in order, each a call that gives rows."""
+    codes = model.config.grid[0] * model.config.grid[1]
+    counts = [n for n in args.pictures if n <= 4] if args.quick else args.pictures
+    contexts = [24 + codes // 2] if args.quick else [24, 24 + codes // 2, 24 + codes]
+    steps, rounds = (3, 3) if args.quick else (8, 5)
+    work: list[Callable[[], list[Row]]] = [
+        lambda n=n, c=c: [decode_step(engines, model, n, c, steps, rounds, bandwidth)] for n in counts for c in contexts
+    ]
+    if args.whole:
+        work += [lambda n=n: [whole_picture(engines, model, n, bandwidth)] for n in counts]
+    work.append(lambda: answering(engines, model, 6 if args.quick else 24, 1 if args.quick else 3))
+    work.append(lambda: [vq_decode(model, 1, rounds)])
+    return work
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as Markdown, with ours over each peer and over the floor."""
+    peers = [name for name in rows[0].values if name != "ours"]
+    head = ["", *peers, "ours", "floor", *(f"ours / {name}" for name in peers), "ours / floor"]
+    lines = [head, ["---"] * len(head)]
+    for row in rows:
+        mine = row.values["ours"]
+        cells = [f"{row.values[name]:.4g}" if name in row.values else "" for name in (*peers, "ours")]
+        floor = f"{row.floor:.4g}" if row.floor else ""
+        ratios = [f"{mine / row.values[name]:.2f}" if name in row.values else "" for name in peers]
+        lines.append(
+            [f"{row.what}, {row.unit}", *cells, floor, *ratios, f"{mine / row.floor:.2f}" if row.floor else ""]
+        )
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,71 @@
+"""Exact Jacobi decoding: guess several codes ahead, check them all in one pass, keep those that come out the same.
+
+The noise of a draw is fixed by (seed, position, code), so a code drawn after the right codes is the very code the
+sequential sampler draws; by induction every kept code is. Guesses only decide how many passes it takes
+(Song et al. 2021, "Accelerating Feedforward Computation via Parallel Nonlinear Equation Solving").
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..model.janus import JanusModel
+from .image import Progress, picture_logits, prefill, prefixes_of
+from .sampling import Sampling, check_finite, draw_tokens, seed_keys
+
+
+@torch.no_grad()
+def draw_codes_jacobi(
+    model: JanusModel,
+    prompt: list[int],
+    pad: int,
+    steps: int,
+    count: int,
+    seed: int,
+    cfg_weight: float,
+    sampling: Sampling,
+    device: torch.device | str,
+    progress: Progress | None = None,
+    window: int = 8,
+) -> Tensor:
+    """`draw_codes` in fewer passes of `window` codes each: the same ids long [count, steps].
+
+    Each picture goes at its own pace. `progress` is told the slowest one's step.
+    """
+    prefixes = prefixes_of(prompt, pad, cfg_weight)
+    hidden, cache = prefill(model, prefixes, count, steps + window, device)
+    keys = seed_keys(seed, count, device)
+    ids = torch.zeros(count, steps + 2 * window, dtype=torch.long, device=device)
+    ahead = torch.arange(window, device=device)
+    slots = torch.arange(len(prompt) + steps + window, device=device)
+
+    logits = picture_logits(model, hidden, cfg_weight)[:, None]
+    check_finite(logits)
+    done = torch.zeros(count, 1, dtype=torch.long, device=device)  # codes kept, of each picture
+    accepted = torch.ones_like(done)
+    positions = done  # [count, T]: which codes `logits` are for
+    while True:
+        drawn = draw_tokens(logits, sampling, keys, positions)
+        if positions.shape[1] > 1:
+            right = drawn[:, :-1] == ids.gather(1, positions[:, :-1])
+            accepted = 1 + right.long().cumprod(dim=1).sum(dim=1, keepdim=True)
+        ids.scatter_(1, positions, drawn)
+        # Beyond what was looked at, guess from the last logits and the noise that will decide there.
+        beyond = positions[:, -1:] + 1 + ahead
+        ids.scatter_(1, beyond, draw_tokens(logits[:, -1:].expand(-1, window, -1), sampling, keys, beyond))
+        done = (done + accepted).clamp(max=steps)
+        slowest = int(done.min())
+        if progress is not None:
+            progress(slowest, steps, ids[:, :slowest])
+        if slowest == steps:
+            check_finite(logits)
+            return ids[:, :steps]
+
+        inputs = done - 1 + ahead  # the last kept code and the guesses after it
+        cache.slots = (inputs + len(prompt)).repeat(len(prefixes), 1)
+        mask = slots[: int(done.max()) + window + len(prompt)] <= cache.slots[:, None, :, None]
+        embeds = model.embed_codes(ids.gather(1, inputs)).repeat(len(prefixes), 1, 1)
+        hidden = model.language_model.model(embeds, cache.slots, mask, cache)
+        logits = picture_logits(model, hidden, cfg_weight)
+        positions = inputs + 1

@@ -1,0 +1,55 @@
+"""The benchmark measures what it says: three engines over the same weights, a table and a JSON file."""
+
+import json
+
+import pytest
+import torch
+
+import janus_core
+from janus_core.__main__ import main
+from janus_core.benchmark.engines import Original, Ours, transformers_twin
+from janus_core.benchmark.measure import prompt_of, random_model, step_bytes
+from janus_core.checkpoint import find
+
+
+@pytest.fixture(scope="module")
+def model():
+    return random_model(find(janus_core.DEFAULT_CHECKPOINT).config(), torch.device("cpu"), torch.float32)
+
+
+def test_the_peers_run_on_the_very_weights_of_ours(model):
+    twin = transformers_twin(model)
+    shared = twin.model.language_model.layers[0].self_attn.q_proj.weight
+    assert shared.data_ptr() == model.language_model.model.layers[0].self_attn.q_proj.weight.data_ptr()
+    embeds = model.embed_text(torch.tensor([prompt_of(20)]))
+    theirs = twin.model.language_model(inputs_embeds=embeds).last_hidden_state
+    torch.testing.assert_close(model.language_model.model(embeds), theirs, atol=1e-4, rtol=0)
+
+
+def test_the_originals_loop_draws_codes_of_the_codebook(model):
+    device = torch.device("cpu")
+    engine = Original(model, transformers_twin(model), device)
+    ids = engine.draw(prompt_of(12), 5, 3)
+    assert ids.shape == Ours(model, device).draw(prompt_of(12), 5, 3).shape == (3, 5)
+    assert int(ids.min()) >= 0 and int(ids.max()) < model.config.vq.codebook_size
+
+
+def test_the_floor_counts_weights_once_and_the_cache_of_both_rows_of_each_picture(model):
+    llama = model.config.llama
+    a_token = 2 * llama.num_hidden_layers * llama.hidden_size * 4 * 2  # keys and values, both rows, float32
+    assert step_bytes(model, 3, 100) - step_bytes(model, 3, 0) == 3 * 100 * a_token
+    parts = [model.language_model.model.layers, model.language_model.model.norm, model.gen_head, model.gen_aligner]
+    assert step_bytes(model, 1, 0) == sum(p.numel() * 4 for part in parts for p in part.parameters())
+
+
+def test_bench_prints_a_table_and_writes_the_same_figures_as_json(tmp_path, capsys):
+    figures = tmp_path / "bench.json"
+    command = ["bench", "--model", janus_core.DEFAULT_CHECKPOINT, "--dtype", "fp32", "--quick", "--pictures", "1"]
+    assert main([*command, "--json", str(figures)]) == 0
+    table = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    rows = json.loads(figures.read_text())["rows"]
+    assert len(rows) == len(table) - 2
+    step = rows[0]
+    assert set(step["values"]) == {"original loop", "transformers", "ours"}
+    assert min(step["values"].values()) > 0 and step["floor"] > 0
+    assert float(table[2][3]) == pytest.approx(step["values"]["ours"], rel=1e-2)

@@ -1,0 +1,40 @@
+"""Jacobi decoding draws what the sequential sampler draws, in fewer passes."""
+
+import pytest
+import torch
+
+import janus_core
+
+
+@pytest.fixture(scope="module")
+def exact() -> janus_core.Janus:
+    return janus_core.load(dtype=torch.float64)
+
+
+@pytest.mark.parametrize("window", [3, 8])
+def test_jacobi_draws_the_sequential_samplers_codes_for_200_seeds(exact: janus_core.Janus, window: int) -> None:
+    passes = []
+    count = lambda step, total, ids: passes.append(step)
+    jacobi = exact.generate("two red cats", count=200, seed=9, sampler="jacobi", window=window, progress=count)
+    assert torch.equal(jacobi.ids, exact.generate("two red cats", count=200, seed=9).ids)
+    assert passes == sorted(passes)
+    assert passes[-1] == jacobi.ids.shape[1]
+
+
+def test_jacobi_takes_fewer_passes_than_codes(exact: janus_core.Janus) -> None:
+    passes = []
+    tokens = exact.generate("a", sampler="jacobi", progress=lambda step, total, ids: passes.append(step))
+    assert len(passes) < tokens.ids.shape[1]
+
+
+@pytest.mark.parametrize("settings", [{"cfg_weight": 1.0}, {"temperature": 0.0}, {"top_k": 5}, {"top_p": 0.7}])
+def test_jacobi_respects_every_setting(exact: janus_core.Janus, settings: dict[str, float]) -> None:
+    plain = exact.generate("a boat", count=8, seed=3, **settings)
+    assert torch.equal(exact.generate("a boat", count=8, seed=3, sampler="jacobi", window=4, **settings).ids, plain.ids)
+
+
+def test_an_unknown_sampler_and_an_empty_window_are_refused(exact: janus_core.Janus) -> None:
+    with pytest.raises(janus_core.InputError, match="sampler"):
+        exact.generate("a", sampler="magic")
+    with pytest.raises(janus_core.InputError, match="window"):
+        exact.generate("a", sampler="jacobi", window=0)
