@@ -1,10 +1,11 @@
 # make demo   draw a picture and describe it in a real ComfyUI, headless
 # make test   lint, type check and every test
+# make mini   train the miniature Janus from nothing, into build/janus-mini (hours on a CPU)
 # Both set up what they need in .venv and in your cache; COMFYUI_PATH=... uses a ComfyUI of your own.
 PYTHON ?= python3
 VENV := .venv/bin/python
 
-.PHONY: help setup demo test clean
+.PHONY: help setup demo test mini clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -20,6 +21,9 @@ test: setup
 	$(VENV) -m ruff format --check .
 	$(VENV) -m basedpyright
 	$(VENV) -m pytest
+
+mini: setup
+	$(VENV) -m janus_core train all --out build/janus-mini
 
 clean:
 	rm -rf .venv demo

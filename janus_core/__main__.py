@@ -1,4 +1,4 @@
-"""The command line: `python -m janus_core generate|describe|bench`, over the same functions as Python and ComfyUI."""
+"""The command line: `python -m janus_core generate|describe|train|eval|bench`, over the same functions as Python and ComfyUI."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from tqdm import tqdm
 from . import DEFAULT_CHECKPOINT, CheckpointError, InputError, Janus, load
 from .benchmark import run as benchmark
 from .processing import to_pil
+from .training import cli as training
+from .training import evaluate
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -107,6 +109,16 @@ def parser() -> argparse.ArgumentParser:
     ask.add_argument("--max-new-tokens", type=int, default=512, help="longest answer, in tokens")
     ask.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
     ask.set_defaults(run=describe)
+
+    learn = commands.add_parser("train", help="train the mini Janus, or fine-tune a checkpoint", formatter_class=style)
+    training.add_arguments(learn)
+    learn.set_defaults(run=training.run)
+
+    score = commands.add_parser(
+        "eval", help="score drawing and answering in the mini's world", parents=[common], formatter_class=style
+    )
+    evaluate.add_arguments(score)
+    score.set_defaults(run=lambda args: evaluate.run(args, load_from(args)))
 
     benchmark.add_arguments(
         commands.add_parser("bench", help="measure speed beside other implementations", formatter_class=style)

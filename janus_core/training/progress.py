@@ -1,0 +1,72 @@
+"""What a training run tells: one progress line with losses and ETA, a CSV of every figure, and its curves as a PNG."""
+
+import csv
+import sys
+import time
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+INKS = ("#1f6fb4", "#d0432b", "#2c9a4b", "#8a4fc0", "#c98a00", "#444444")
+
+
+class RunLog:
+    """Appends a row of figures to `folder/name.csv` and prints it with the time left.
+
+    The file's first row names the columns; a resumed run goes on below what is there, from `step` on.
+    """
+
+    def __init__(self, folder: Path, name: str, columns: tuple[str, ...], step: int = 0):
+        self.path, self.columns, self.name = folder / f"{name}.csv", ("step", *columns), name
+        self.start_step, self.start_time = step, time.monotonic()
+        kept = [row for row in read_rows(self.path) if int(row["step"]) <= step] if self.path.exists() else []
+        with self.path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns)
+            writer.writeheader()
+            writer.writerows(kept)
+
+    def report(self, step: int, total: int, figures: dict[str, float]) -> None:
+        with self.path.open("a", newline="") as file:
+            csv.writer(file).writerow([step] + [f"{figures[c]:.6g}" if c in figures else "" for c in self.columns[1:]])
+        seconds = (time.monotonic() - self.start_time) / max(step - self.start_step, 1)
+        left = int(seconds * (total - step))
+        words = "  ".join(f"{key} {value:.4g}" for key, value in figures.items())
+        print(f"{self.name} {step}/{total}  {words}  {1 / max(seconds, 1e-9):.2f} steps/s  "
+              f"left {left // 3600}:{left // 60 % 60:02}:{left % 60:02}", file=sys.stderr, flush=True)  # fmt: skip
+
+    def draw(self) -> None:
+        """Write the curves of the CSV beside it, as a PNG."""
+        draw_curves(self.path, self.path.with_suffix(".png"))
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV that RunLog wrote."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def draw_curves(source: Path, target: Path, size: tuple[int, int] = (720, 180)) -> None:
+    """One panel a column over the steps, with its first, lowest and last value written out."""
+    rows = read_rows(source)
+    columns = [c for c in rows[0] if c != "step"] if rows else []
+    width, height = size
+    sheet = Image.new("RGB", (width, height * max(len(columns), 1)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for panel, column in enumerate(columns):
+        points = [(int(row["step"]), float(row[column])) for row in rows if row[column]]
+        if not points:
+            continue
+        top = panel * height
+        low, high = min(v for _, v in points), max(v for _, v in points)
+        first, last = points[0][0], points[-1][0]
+        line = [
+            (10 + (step - first) / max(last - first, 1) * (width - 20),
+             top + height - 15 - (value - low) / max(high - low, 1e-12) * (height - 45))
+            for step, value in points
+        ]  # fmt: skip
+        pen.line([(10, top + height - 15), (width - 10, top + height - 15)], fill="#bbbbbb")
+        if len(line) > 1:
+            pen.line(line, fill=INKS[panel % len(INKS)], width=2)
+        summary = f"{column}: {points[0][1]:.4g} -> {points[-1][1]:.4g}  (from {low:.4g} to {high:.4g}, step {first} to {last})"
+        pen.text((10, top + 6), summary, fill="black")
+    sheet.save(target)

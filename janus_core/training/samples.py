@@ -1,0 +1,133 @@
+"""What the trainer learns from: samples of three kinds, drawn by ratio, the n-th of a run a pure function of its seed."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..errors import InputError
+from ..processing import Processor, Turn
+from .stages import KINDS
+
+Source = Callable[[np.random.Generator, int], "Sample"]  # a generator of its own, and how many came before
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training sequence.
+
+    Understanding and text: `ids` are prompt, answer and EOS, and tokens from `answer_start` on are learned.
+    Generation: `ids` are the prompt up to begin_of_image, and the picture that follows is learned, given as `codes`
+    or as a picture (uint8 [H, W, 3]) for the VQ tokenizer to encode.
+    """
+
+    kind: str
+    ids: list[int]
+    answer_start: int = 0
+    pictures: tuple[np.ndarray, ...] = ()
+    codes: np.ndarray | None = None
+
+    def length(self, image_tokens: int) -> int:
+        return len(self.ids) + (image_tokens if self.kind == "generation" else 0)
+
+
+def answered(processor: Processor, turns: list[Turn], answer: str, pictures: tuple[np.ndarray, ...]) -> Sample:
+    """A sample that teaches `answer` as the next assistant turn."""
+    prompt = processor.question_prompt(turns, len(pictures))
+    words = processor.tokenizer.encode(f" {answer}", add_special_tokens=False).ids
+    kind = "understanding" if pictures else "text"
+    return Sample(kind, [*prompt, *words, processor.eos], len(prompt), pictures)
+
+
+class Mixture:
+    """Samples of several sources by ratio. `sample(n)` depends on the seed and n alone, so a run resumes anywhere."""
+
+    def __init__(self, sources: dict[str, Source], mix: tuple[float, ...], seed: int, pad: int, condition_drop: float):
+        missing = [kind for kind, share in zip(KINDS, mix, strict=True) if share and kind not in sources]
+        if missing:
+            raise InputError(f"The mix asks for {missing[0]} samples and the data has none: set its share to 0.")
+        self.sources, self.seed, self.pad, self.condition_drop = sources, seed, pad, condition_drop
+        self.shares = np.array(mix, float) / sum(mix)
+
+    def sample(self, index: int) -> Sample:
+        rng = np.random.default_rng([self.seed, index])
+        kind = KINDS[int(rng.choice(len(KINDS), p=self.shares))]
+        drop = rng.random() < self.condition_drop
+        sample = self.sources[kind](rng, index)
+        if kind == "generation" and drop:  # the unconditional prompt of classifier-free guidance
+            return replace(sample, ids=[sample.ids[0], *[self.pad] * (len(sample.ids) - 2), sample.ids[-1]])
+        return sample
+
+
+def read_folder(folder: Path, processor: Processor) -> dict[str, Source]:
+    """A user's own data: `folder/*.jsonl`, one object a line, picture paths relative to the folder.
+
+    `{"image": "a.png", "prompt": "..."}` teaches drawing; `{"images": ["a.png"], "question": "...", "answer": "..."}`
+    (or `"turns": [{"role": "user", "content": "..."}, ...]` ending with the assistant's) teaches answering; without
+    pictures it is plain text. Raises InputError naming file and line for anything else.
+    """
+    lines: dict[str, list[dict]] = {}
+    files = sorted(folder.glob("*.jsonl"))
+    if not files:
+        raise InputError(f"{folder} holds no .jsonl file: write one with a JSON object a line, beside its pictures.")
+    for path in files:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if line.strip():
+                kind, entry = _read_line(line, folder, f"{path} line {number}")
+                lines.setdefault(kind, []).append(entry)
+
+    def source(entries: list[dict]) -> Source:
+        return lambda rng, index: _sample_of(entries[int(rng.integers(len(entries)))], processor)
+
+    return {kind: source(entries) for kind, entries in lines.items()}
+
+
+def _read_line(line: str, folder: Path, where: str) -> tuple[str, dict]:
+    try:
+        entry = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"{where} is not JSON ({error}): each line holds one object.") from error
+    if not isinstance(entry, dict) or not (
+        "prompt" in entry or "turns" in entry or {"question", "answer"} <= set(entry)
+    ):
+        raise InputError(f"{where} has neither a prompt, nor turns, nor a question and an answer.")
+    names = entry.get("images") or ([entry["image"]] if "image" in entry else [])
+    paths = [folder / name for name in names]
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise InputError(f"{where} names {missing[0]}, which is not there: paths are relative to {folder}.")
+    if "prompt" in entry:
+        if len(paths) != 1:
+            raise InputError(f"{where} has a prompt and {len(paths)} pictures: a prompt goes with exactly one.")
+        return "generation", {"prompt": entry["prompt"], "paths": paths}
+    turns = entry.get("turns") or [
+        {"role": "user", "content": entry["question"]},
+        {"role": "assistant", "content": entry["answer"]},
+    ]
+    if len(turns) < 2 or turns[-1].get("role") != "assistant":
+        raise InputError(f"{where} has turns that do not end with the assistant's, which is what is learned.")
+    return ("understanding" if paths else "text"), {"turns": turns, "paths": paths}
+
+
+def _sample_of(entry: dict, processor: Processor) -> Sample:
+    pictures = []
+    for path in entry["paths"]:
+        with Image.open(path) as image:
+            pictures.append(image.convert("RGB"))
+    if "prompt" in entry:
+        square = centre_crop(pictures[0], processor.image_size)
+        return Sample("generation", processor.drawing_prompt(entry["prompt"]), pictures=(square,))
+    arrays = tuple(np.asarray(picture) for picture in pictures)
+    return answered(processor, entry["turns"][:-1], entry["turns"][-1]["content"], arrays)
+
+
+def centre_crop(image: Image.Image, size: int) -> np.ndarray:
+    """Resize the short side to `size` and cut out the middle square, uint8 [size, size, 3]."""
+    scale = size / min(image.size)
+    width, height = (max(round(side * scale), size) for side in image.size)
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (width - size) // 2, (height - size) // 2
+    return np.array(image.crop((left, top, left + size, top + size)))

@@ -1,0 +1,48 @@
+"""The three stages as data: what is trained, how fast, for how long, and on what mix (Janus-Pro, Table 2)."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+KINDS = ("understanding", "text", "generation")
+ADAPTORS = ("aligner", "gen_embed", "gen_aligner", "gen_head")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage. `trained` names parts of JanusModel; every other part stays bit for bit as it is.
+
+    `mix` is the share of samples per kind (understanding : text : generation), `micro_batch` how many samples go
+    through the model at once. The rate warms up over `warm_up` steps and goes down to nothing over the last `decay`
+    share of the steps (0 = constant, as in the paper).
+    """
+
+    trained: tuple[str, ...]
+    learning_rate: float
+    warm_up: int
+    steps: int
+    batch: int
+    mix: tuple[float, float, float]
+    decay: float = 0.0
+    micro_batch: int = 16
+    weight_decay: float = 0.0
+    condition_drop: float = 0.1
+    ema: float = 0.0  # share kept of the running mean of the weights each step; 0 = none
+
+    def altered(self, **changes: Any) -> "Stage":
+        """This stage with the settings that are not None. Raises ValueError for a name that is no setting."""
+        unknown = set(changes) - {field.name for field in fields(self)}
+        if unknown:
+            raise ValueError(f"A stage has no setting {min(unknown)!r}: it has {[f.name for f in fields(self)]}.")
+        return replace(self, **{key: value for key, value in changes.items() if value is not None})
+
+
+PAPER = {
+    "stage1": Stage(ADAPTORS, 1e-3, 600, 20_000, 256, (1, 0, 3)),
+    "stage2": Stage((*ADAPTORS, "language_model"), 1e-4, 5000, 270_000, 512, (2, 3, 5)),
+    "stage3": Stage((*ADAPTORS, "language_model", "vision_model"), 4e-5, 0, 80_000, 128, (5, 1, 4)),
+}
+MINI = {
+    "stage1": Stage(ADAPTORS, 5e-4, 20, 40, 16, (1, 0, 3)),
+    "stage2": Stage((*ADAPTORS, "language_model"), 1e-3, 200, 12_000, 16, (2.2, 0.15, 5), decay=0.25),
+    "stage3": Stage((*ADAPTORS, "language_model", "vision_model"), 1e-4, 30, 500, 16, (2.2, 0.15, 5), decay=1.0),
+}

@@ -1,0 +1,115 @@
+"""The mini's world as training samples: prompts with picture codes, questions with answers, a little plain text."""
+
+from collections.abc import Callable
+
+import numpy as np
+from torch import Tensor
+
+from ..processing import Processor, Turn
+from .captions import (
+    ABOUT_ONE,
+    QUESTION_KINDS,
+    Exchange,
+    draw_groups,
+    drawing_prompt,
+    plain_text,
+    scene_fits,
+    which_picture,
+)
+from .samples import Sample, Source, answered
+from .world import BACKGROUNDS, COLOURS, SHAPES, SIZES, Scene, Thing, render, sample_scene
+
+Encode = Callable[[np.ndarray], Tensor]  # uint8 [N, H, W, 3] -> codes [N, h * w]
+GRID = 6
+LEAST_SIMPLE = 0.3  # share of simple scenes that stays to the end
+
+
+class WorldCodes:
+    """The codes of any scene, put together from those of each object on each ground.
+
+    A cell is two by two codes, and a tokenizer trained on this world gives a cell the same codes wherever it stands;
+    encoding every picture anew would cost more than learning from it. `agreement` measures that it is so.
+    """
+
+    def __init__(self, encode: Encode):
+        self.encode = encode
+        looks = [(b, s, c, z) for b in BACKGROUNDS for s in SHAPES for c in COLOURS for z in SIZES]
+        middle = 4
+        scenes = [Scene(b, (Thing(s, c, z, middle),)) for b, s, c, z in looks]
+        grids = self._encode(scenes)
+        self.cells = {look: grid[2:4, 2:4] for look, grid in zip(looks, grids, strict=True)}
+        grounds = self._encode([Scene(b, ()) for b in BACKGROUNDS])
+        self.empty: dict[str, np.ndarray] = dict(zip(BACKGROUNDS, grounds, strict=True))
+
+    def _encode(self, scenes: list[Scene]) -> np.ndarray:
+        codes = [
+            self.encode(np.stack([render(scene) for scene in scenes[i : i + 16]])) for i in range(0, len(scenes), 16)
+        ]
+        return np.concatenate([c.cpu().numpy() for c in codes]).reshape(-1, GRID, GRID)
+
+    def of(self, scene: Scene) -> np.ndarray:
+        """The scene's codes, [36]."""
+        grid = self.empty[scene.background].copy()
+        for thing in scene.things:
+            line, column = divmod(thing.cell, 3)
+            cell = self.cells[scene.background, thing.shape, thing.colour, thing.size]
+            grid[2 * line : 2 * line + 2, 2 * column : 2 * column + 2] = cell
+        return grid.reshape(-1)
+
+    def agreement(self, scenes: list[Scene]) -> float:
+        """The share of codes that equal those of the whole picture encoded at once."""
+        return float((self._encode(scenes).reshape(len(scenes), -1) == np.stack([self.of(s) for s in scenes])).mean())
+
+
+def ask(
+    kind: str, rng: np.random.Generator, held_out: bool = False, simple: bool = False
+) -> tuple[Exchange, tuple[Scene, ...]]:
+    """A question of one of QUESTION_KINDS with the scenes it is about."""
+    while True:
+        groups = (1,) if kind == "what" and rng.random() < 0.3 else draw_groups(rng, simple)
+        scene = sample_scene(rng, groups, held_out)
+        if kind == "two_pictures":
+            other = sample_scene(rng, draw_groups(rng, simple))
+            exchange = which_picture(scene, other, rng)
+            if exchange:
+                return exchange, (scene, other)
+        elif scene_fits(kind, scene):
+            return ABOUT_ONE[kind](scene, rng), (scene,)
+
+
+def turns_of(exchange: Exchange) -> list[Turn]:
+    """The conversation up to and with the question."""
+    turns: list[Turn] = []
+    if exchange.earlier:
+        turns = [
+            {"role": "user", "content": exchange.earlier[0]},
+            {"role": "assistant", "content": f" {exchange.earlier[1]}"},
+        ]
+    return [*turns, {"role": "user", "content": exchange.question}]
+
+
+def world_sources(processor: Processor, codes: WorldCodes, simple_samples: int = 0) -> dict[str, Source]:
+    """The three kinds of samples, none with a held-out combination.
+
+    The first `simple_samples` of a run ease in: all are simple at first, and only LEAST_SIMPLE of them at the end.
+    """
+
+    def is_simple(rng: np.random.Generator, index: int) -> bool:
+        return rng.random() < (max(1 - index / simple_samples, LEAST_SIMPLE) if simple_samples else LEAST_SIMPLE)
+
+    def understanding(rng: np.random.Generator, index: int) -> Sample:
+        kind = QUESTION_KINDS[int(rng.integers(len(QUESTION_KINDS)))]
+        exchange, scenes = ask(kind, rng, simple=is_simple(rng, index))
+        return answered(processor, turns_of(exchange), exchange.answer, tuple(render(scene) for scene in scenes))
+
+    def text(rng: np.random.Generator, index: int) -> Sample:
+        exchange = plain_text(rng)
+        return answered(processor, turns_of(exchange), exchange.answer, ())
+
+    def generation(rng: np.random.Generator, index: int) -> Sample:
+        simple = is_simple(rng, index)
+        scene = sample_scene(rng, draw_groups(rng, simple))
+        prompt, _ = drawing_prompt(scene, rng, simple)
+        return Sample("generation", processor.drawing_prompt(prompt), codes=codes.of(scene))
+
+    return {"understanding": understanding, "text": text, "generation": generation}

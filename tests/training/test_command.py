@@ -1,0 +1,167 @@
+"""`train` and `eval` from end to end: a user's folder and the mini's world in, a folder that loads out."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import janus_core
+from janus_core.errors import InputError
+from janus_core.training import cli, evaluate
+from janus_core.training.captions import QUESTION_KINDS
+from janus_core.training.geneval import draw_prompts
+from janus_core.training.judge import follows
+from janus_core.training.samples import read_folder
+from janus_core.training.trainer import digest
+
+
+def command(*arguments: str) -> None:
+    parser = argparse.ArgumentParser()
+    cli.add_arguments(parser)
+    cli.run(parser.parse_args([*arguments, "--device", "cpu", "--autocast", "fp32", "--dtype", "fp32"]))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A user's folder: two pictures of odd sizes, and lines of every kind."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name, size in (("wide.png", (60, 130)), ("tall.jpg", (150, 70))):
+        Image.fromarray(rng.integers(0, 255, (*size, 3), dtype=np.uint8)).save(folder / name)
+    lines = [
+        {"image": "wide.png", "prompt": "a red circle"},
+        {"image": "tall.jpg", "question": "what is this?", "answer": "a blue ring"},
+        {"images": ["wide.png", "tall.jpg"], "question": "which picture has a cross?", "answer": "the first"},
+        {"question": "what comes after one?", "answer": "two"},
+    ]
+    (folder / "lines.jsonl").write_text("\n".join(json.dumps(line) for line in lines) + "\n\n")
+    return folder
+
+
+def test_fine_tuning_on_a_users_folder_leaves_a_folder_that_loads(tiny_folder: Path, data: Path, tmp_path: Path):
+    out = tmp_path / "tuned"
+    flags = ("--batch", "8", "--micro-batch", "4", "--steps", "2", "--mix", "1:1:1")
+    command("stage3", "--checkpoint", str(tiny_folder), "--data", str(data), "--out", str(out), *flags)
+    before, after = janus_core.load(tiny_folder), janus_core.load(out)
+    assert digest(before.model.language_model) != digest(after.model.language_model)
+    assert digest(before.model.gen_vision_model) == digest(after.model.gen_vision_model)
+    assert after.generate("a red circle", cfg_weight=1.0).ids.shape == (1, 36)
+    assert (out / "training" / "stage3.csv").exists() and (out / "training" / "stage3.png").exists()
+
+    command("stage3", "--checkpoint", str(tiny_folder), "--data", str(data), "--out", str(out), *flags)
+    assert digest(janus_core.load(out).model) == digest(after.model), "a finished run changes nothing"
+
+
+def test_a_user_folder_gives_every_kind_of_sample(data: Path, processor):
+    sources = read_folder(data, processor)
+    assert set(sources) == {"generation", "understanding", "text"}
+    rng = np.random.default_rng(0)
+    drawn = sources["generation"](rng, 0)
+    assert drawn.pictures[0].shape == (96, 96, 3) and drawn.ids == processor.drawing_prompt("a red circle")
+    seen = [sources["understanding"](rng, 0) for _ in range(20)]
+    assert {len(s.pictures) for s in seen} == {1, 2}
+    assert all(s.ids.count(processor.image) == 36 * len(s.pictures) for s in seen)
+    text = sources["text"](rng, 0)
+    assert processor.decode(text.ids[text.answer_start :]) == "two"
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("not json", "not JSON"),
+        ('{"image": "wide.png"}', "neither a prompt"),
+        ('{"image": "gone.png", "prompt": "a cross"}', "gone.png"),
+        ('{"prompt": "a cross"}', "exactly one"),
+        ('{"turns": [{"role": "user", "content": "hello"}]}', "assistant"),
+    ],
+)
+def test_a_bad_line_is_named(line: str, says: str, data: Path, processor):
+    (data / "more.jsonl").write_text(line)
+    with pytest.raises(InputError, match=says) as error:
+        read_folder(data, processor)
+    assert "more.jsonl line 1" in str(error.value)
+
+
+def test_a_folder_without_lines_is_refused(tmp_path: Path, processor):
+    with pytest.raises(InputError, match="jsonl"):
+        read_folder(tmp_path, processor)
+
+
+def test_a_stage_before_its_eyes_are_trained_is_refused(tmp_path: Path):
+    with pytest.raises(InputError, match="no trained vq"):
+        command("stage1", "--out", str(tmp_path / "new"))
+
+
+def test_a_tokenizer_that_does_not_know_the_world_is_refused(tiny_folder: Path, tmp_path: Path):
+    with pytest.raises(InputError, match="agree"):
+        command("stage2", "--checkpoint", str(tiny_folder), "--out", str(tmp_path / "new"), "--steps", "1")
+
+
+@pytest.mark.parametrize("mix", ["1:2", "0:0:0", "1:-1:2"])
+def test_a_mix_that_is_none_is_refused(mix: str, tiny_folder: Path, data: Path, tmp_path: Path):
+    where = ("--checkpoint", str(tiny_folder), "--data", str(data), "--out", str(tmp_path / "new"))
+    with pytest.raises(InputError, match="mix"):
+        command("stage1", *where, "--mix", mix)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib came with Python 3.11")
+def test_settings_come_from_toml_and_flags_win(tmp_path: Path):
+    path = tmp_path / "recipe.toml"
+    path.write_text("[stage2]\nsteps = 9\nbatch = 4\n")
+    assert cli.read_settings(path) == {"stage2": {"steps": 9, "batch": 4}}
+    path.write_text("[stage9]\n")
+    with pytest.raises(InputError, match="stage9"):
+        cli.read_settings(path)
+    path.write_text("steps = = 3")
+    with pytest.raises(InputError, match="TOML"):
+        cli.read_settings(path)
+
+
+def test_the_evaluation_reports_every_category_and_keeps_pictures_as_geneval_does(tiny_folder: Path, tmp_path: Path):
+    parser = argparse.ArgumentParser()
+    evaluate.add_arguments(parser)
+    flags = ["--prompts", "2", "--pictures", "2", "--cfg", "1", "2", "--answers", "2", "--reconstructions", "2"]
+    args = parser.parse_args([*flags, "--out", str(tmp_path), "--keep"])
+    args.seed = 0
+    report = evaluate.run(args, janus_core.load(tiny_folder))
+    assert json.loads((tmp_path / "report.json").read_text()) == report
+    assert set(report["cfg"]) == {"1", "2"}
+    assert set(report["cfg"]["1"]) == {*evaluate.CATEGORIES, "mean"}
+    assert set(report["answers"]) == {*QUESTION_KINDS, "mean"}
+    homes = sorted((tmp_path / "cfg2").iterdir())
+    assert [home.name for home in homes] == [f"{i:05}" for i in range(12)]
+    metadata = json.loads((homes[0] / "metadata.jsonl").read_text())
+    assert metadata["tag"] == "single_object" and metadata["include"][0]["count"] == 1
+    assert Image.open(homes[0] / "samples" / "00001.png").size == (96, 96)
+    # What is kept is what was judged: the scores can be had again from the files.
+    prompts = evaluate.choose_prompts(2)
+    again = [
+        np.mean([follows(np.asarray(Image.open(file)), p.request) for file in sorted((home / "samples").iterdir())])
+        for p, home in zip(prompts, homes, strict=True)
+    ]
+    assert evaluate.summarise(prompts, [float(s) for s in again]) == report["cfg"]["2"]
+
+
+def test_scores_are_means_over_prompts_seen_and_held_out():
+    prompts = evaluate.choose_prompts(4)
+    shares = [0.25 if prompt.held_out else 0.75 for prompt in prompts]
+    table = evaluate.summarise(prompts, shares)
+    assert table["counting"] == {"all": 0.5, "seen": 0.75, "held_out": 0.25, "prompts": 4}
+    assert table["mean"] == {"all": 0.5, "seen": 0.75, "held_out": 0.25}
+
+
+def test_genevals_own_prompts_are_drawn_into_its_layout(tiny_folder: Path, tmp_path: Path):
+    lines = [{"tag": "single_object", "include": [{"class": "bench", "count": 1}], "prompt": "a photo of a bench"}]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    janus = janus_core.load(tiny_folder)
+    assert draw_prompts(janus, tmp_path / "metadata.jsonl", tmp_path / "out", 2, 2.0, 1.0, seed=4) == 1
+    assert json.loads((tmp_path / "out" / "00000" / "metadata.jsonl").read_text()) == lines[0]
+    drawn = janus.decode(janus.generate("a photo of a bench", 2, 4, 2.0))[1]
+    kept = np.asarray(Image.open(tmp_path / "out" / "00000" / "samples" / "00001.png"))
+    assert np.array_equal(kept, (drawn * 255).round().to(torch.uint8).numpy())

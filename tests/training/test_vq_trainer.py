@@ -1,0 +1,82 @@
+"""The VQ tokenizer's training: it learns, its codes stay alive, and a stopped run goes on exactly."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from janus_core.config import VQConfig
+from janus_core.training.cli import world_pictures
+from janus_core.training.progress import read_rows
+from janus_core.training.trainer import digest
+from janus_core.training.vq_trainer import (
+    VQRecipe,
+    VQTrainer,
+    learning_rate_at,
+    nearest_centre,
+    patches_of,
+    seed_centres,
+    to_pixels,
+    train_vq,
+)
+
+TINY = VQConfig(ch=32, ch_mult=(1, 1, 1, 1, 1), z_channels=32, num_res_blocks=1, codebook_size=32, codebook_dim=8)
+QUICK = VQRecipe(steps=4, batch=1, warm_up=1, seed_pictures=6, seeded_steps=2, save_every=2, report_every=2)
+
+
+def pictures(count: int = 2) -> torch.Tensor:
+    return to_pixels(world_pictures(np.random.default_rng(0), count))
+
+
+def test_loss_falls_and_codes_are_named_on_a_fixed_batch():
+    trainer = VQTrainer(TINY, replace(QUICK, steps=60, seeded_steps=60, learning_rate=2e-3), dtype=torch.float32)
+    trainer.seed(pictures())
+    figures = [trainer.step(pictures()) for _ in range(25)]
+    assert figures[-1]["loss"] < 0.8 * figures[0]["loss"]
+    assert figures[-1]["commitment"] < figures[0]["commitment"]
+    assert figures[-1]["named"] > max(0.4, figures[0]["named"])
+
+
+def test_dead_codes_are_revived():
+    trainer = VQTrainer(TINY, replace(QUICK, seeded_steps=0, dead_after=1), dtype=torch.float32)
+    trainer.seed(pictures())
+    before = trainer.model.quantize.embedding.weight.detach().clone()
+    revived = [trainer.step(pictures())["revived"] for _ in range(3)]
+    assert sum(revived) > 0
+    moved = (trainer.model.quantize.embedding.weight - before).norm(dim=-1) > 0.05
+    assert moved.sum() >= max(revived)
+
+
+def test_the_codes_start_as_means_of_patches_that_look_alike():
+    patches = torch.eye(3).repeat_interleave(20, dim=0) * 4 + torch.randn(60, 3, generator=torch.manual_seed(0)) * 0.1
+    centres = seed_centres(patches, 3, torch.Generator().manual_seed(0))
+    ids = nearest_centre(patches, centres)
+    assert sorted(set(ids.tolist())) == [0, 1, 2]
+    for group in range(3):
+        mine = slice(20 * group, 20 * group + 20)
+        assert len(set(ids[mine].tolist())) == 1
+        assert torch.allclose(centres[ids[20 * group]], patches[mine].mean(0), atol=1e-5)
+
+
+def test_patches_are_the_pixels_under_each_code():
+    pixels = pictures(1)
+    patches = patches_of(pixels, 16)
+    assert torch.equal(patches[7].view(3, 16, 16), pixels[0, :, 16:32, 16:32])
+
+
+def test_a_resumed_run_equals_one_never_stopped_bit_for_bit(tmp_path: Path):
+    recipe = replace(QUICK, decay=0.0)
+    whole = train_vq(TINY, recipe, world_pictures, tmp_path / "whole", dtype=torch.float32)
+    train_vq(TINY, replace(recipe, steps=2), world_pictures, tmp_path / "halves", dtype=torch.float32)
+    halves = train_vq(TINY, recipe, world_pictures, tmp_path / "halves", dtype=torch.float32)
+    assert digest(halves) == digest(whole)
+    assert [row["step"] for row in read_rows(tmp_path / "halves" / "vq.csv")] == ["2", "4"]
+
+
+def test_the_learning_rate_warms_up_stays_and_goes_down():
+    rates = [learning_rate_at(step, 1.0, 10, 100, 0.5) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == rates[50] == 1.0
+    assert rates[75] == pytest.approx(0.5) and rates[100] == 0.0
+    assert learning_rate_at(99, 1.0, 0, 100, 0.0) == 1.0
