@@ -6,6 +6,8 @@ from .nodes import host
 from .nodes.describe import JanusDescribeImage
 from .nodes.generate import JanusTextToImage
 from .nodes.load import JanusLoader
+from .nodes.lora import JanusLoRA
+from .nodes.save import JanusSave
 from .nodes.tokens import JanusVQDecode
 
 
@@ -13,7 +15,7 @@ class JanusExtension(ComfyExtension):
     """The pack, as ComfyUI asks for it."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [JanusLoader, JanusTextToImage, JanusDescribeImage, JanusVQDecode]
+        return [JanusLoader, JanusLoRA, JanusTextToImage, JanusDescribeImage, JanusVQDecode, JanusSave]
 
 
 async def comfy_entrypoint() -> JanusExtension:

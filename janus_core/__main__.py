@@ -1,4 +1,4 @@
-"""The command line: `python -m janus_core generate|describe|train|eval|bench`, over the same functions as Python and ComfyUI."""
+"""The command line: `python -m janus_core COMMAND`, over the same functions as Python and ComfyUI."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from . import DEFAULT_CHECKPOINT, CheckpointError, InputError, Janus, load
+from .benchmark import dtypes
 from .benchmark import run as benchmark
+from .convert import convert
+from .precision import NAMES
 from .processing import to_pil
 from .training import cli as training
 from .training import evaluate
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Bar:
@@ -37,7 +38,7 @@ class Bar:
 
 
 def load_from(args: argparse.Namespace) -> Janus:
-    return load(args.checkpoint, args.device, DTYPES[args.dtype])
+    return load(args.checkpoint, args.device, args.dtype)
 
 
 def generate(args: argparse.Namespace) -> None:
@@ -80,13 +81,18 @@ def read_picture(path: Path) -> torch.Tensor:
         raise InputError(f"{path} is not a picture that can be read ({error}).") from error
 
 
+def write_file(args: argparse.Namespace) -> None:
+    """Write a checkpoint as one self-contained file."""
+    print(convert(args.checkpoint, args.file, args.dtype, Bar("tensor")))
+
+
 def parser() -> argparse.ArgumentParser:
     main = argparse.ArgumentParser(prog="python -m janus_core", description="Draw and describe pictures with Janus.")
     commands = main.add_subparsers(required=True, metavar="COMMAND")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="folder, weight file or embedded name")
     common.add_argument("--device", default="cpu", help="cpu, cuda, mps")
-    common.add_argument("--dtype", default="fp32", choices=DTYPES, help="type of the weights")
+    common.add_argument("--dtype", default="fp32", choices=NAMES, help="type of the weights")
     common.add_argument("--seed", type=int, default=0, help="picture or answer i uses seed + i")
 
     style = argparse.ArgumentDefaultsHelpFormatter
@@ -120,6 +126,15 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_arguments(score)
     score.set_defaults(run=lambda args: evaluate.run(args, load_from(args)))
 
+    pack = commands.add_parser("convert", help="write a checkpoint as one file that loads alone", formatter_class=style)
+    pack.add_argument("checkpoint", help="folder, weight file or embedded name")
+    pack.add_argument("file", type=Path, help="the new .safetensors file")
+    pack.add_argument("--dtype", default="bf16", choices=NAMES, help="type of the weights")
+    pack.set_defaults(run=write_file)
+
+    dtypes.add_arguments(
+        commands.add_parser("dtypes", help="show what each dtype costs in memory and fidelity", formatter_class=style)
+    )
     benchmark.add_arguments(
         commands.add_parser("bench", help="measure speed beside other implementations", formatter_class=style)
     )

@@ -1,10 +1,9 @@
-"""Find a Janus checkpoint, read it in either dialect, and fill a model with it: every tensor or an error."""
+"""Find a Janus checkpoint and open it: its weight files, and its config and tokenizer, in a folder or in one file."""
 
 from __future__ import annotations
 
 import json
 import pickle
-import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,11 +13,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from .config import JanusConfig
 from .errors import CheckpointError
-from .model.janus import JanusModel
+from .precision import NAMES
 
 ASSETS = Path(__file__).parent / "assets"
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
@@ -28,81 +27,102 @@ WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
     "pytorch_model.bin",
 )
-# In DeepSeek's files, and read by nothing: SigLIP's pooling head, a training statistic, old RoPE buffers.
-UNUSED = re.compile(r"vision_model\.vision_tower\.attn_pool\.|quantize\.codebook_used$|rotary_emb\.inv_freq$")
-
-# Our (DeepSeek's) spelling -> transformers' spelling, applied in order.
-VIT = "model.vision_model.encoder.layers"
-TO_TRANSFORMERS = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"^language_model\.lm_head\.", "lm_head."),
-        (r"^language_model\.model\.", "model.language_model."),
-        (r"^vision_model\.vision_tower\.", "model.vision_model."),
-        (r"^model\.vision_model\.pos_embed$", "model.vision_model.embeddings.position_embedding.weight"),
-        (r"^model\.vision_model\.patch_embed\.proj\.", "model.vision_model.embeddings.patch_embedding."),
-        (r"^model\.vision_model\.norm\.", "model.vision_model.post_layernorm."),
-        (r"^model\.vision_model\.blocks\.(\d+)\.norm(\d)\.", rf"{VIT}.\1.layer_norm\2."),
-        (r"^model\.vision_model\.blocks\.(\d+)\.attn\.proj\.", rf"{VIT}.\1.self_attn.projection_layer."),
-        (r"^model\.vision_model\.blocks\.(\d+)\.attn\.", rf"{VIT}.\1.self_attn."),
-        (r"^model\.vision_model\.blocks\.", f"{VIT}."),
-        (r"^gen_head\.output_mlp_projector\.", "model.generation_head.proj_out."),
-        (r"^gen_head\.", "model.generation_head."),
-        (r"^gen_embed\.", "model.generation_embeddings."),
-        (r"^gen_aligner\.", "model.generation_aligner."),
-        (r"^aligner\.", "model.aligner."),
-        (r"^(model\.(?:generation_)?aligner)\.layers\.0\.", r"\1.fc1."),
-        (r"^gen_vision_model\.", "model.vqmodel."),
-        (r"^model\.vqmodel\.encoder\.conv_blocks\.", "model.vqmodel.encoder.down."),
-        (r"^model\.vqmodel\.decoder\.conv_blocks\.", "model.vqmodel.decoder.up."),
-        (r"^(model\.vqmodel\.\w+\.(?:down|up)\.\d+)\.res\.", r"\1.block."),
-        (r"\.mid\.0\.", ".mid.block_1."),
-        (r"\.mid\.1\.", ".mid.attn_1."),
-        (r"\.mid\.2\.", ".mid.block_2."),
-    )
-]
-ALIGNER_LAYER = re.compile(r"^(model\.(?:generation_)?aligner)\.layers\.(\d+)\.")
-
-
-def transformers_keys(key: str) -> list[str]:
-    """The transformers spelling of one of our keys: one key, or three to be stacked along dim 0 (SigLIP's q, k, v)."""
-    for pattern, replacement in TO_TRANSFORMERS:
-        key = pattern.sub(replacement, key)
-    key = ALIGNER_LAYER.sub(lambda m: f"{m[1]}.hidden_layers.{int(m[2]) // 2 - 1}.", key)
-    if ".self_attn.qkv." in key:
-        return [key.replace(".qkv.", f".{part}_proj.") for part in "qkv"]
-    return [key]
+# What a self-contained file carries in its metadata, under the files' own names.
+TEXT_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "generation_config.json",
+)
+MAX_TEXT = 32_000_000
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a checkpoint lies: the folder of its config and tokenizer, and its weight files."""
+    """Where a checkpoint lies: its weight files, and the folder, or a weight file's own metadata, with config and tokenizer."""
 
     folder: Path
     weights: tuple[Path, ...]
+    texts: Mapping[str, str] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the model may be called: its folder's name, and its repository's in a hub cache."""
+        if self.texts is not None:
+            return (self.texts.get("name", ""),)
+        place = self.folder.absolute()
+        return place.name, place.parent.parent.name
+
+    @property
+    def dtype(self) -> str | None:
+        """The dtype a self-contained file was written in, one of precision.NAMES; None where nothing says."""
+        name = self.texts.get("dtype") if self.texts is not None else None
+        return name if name in NAMES else None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that decide what is loaded."""
+        return self.weights if self.texts is not None else (self.folder / "config.json", *self.weights)
+
+    def place(self, name: str) -> str:
+        """Where the text file `name` lies, in words."""
+        return f"{self.weights[0]}'s own {name}" if self.texts is not None else str(self.folder / name)
+
+    def read(self, name: str) -> str | None:
+        """The text file `name`, None when there is none. Raises CheckpointError when it is not text."""
+        if self.texts is not None:
+            return self.texts.get(name)
+        path = self.folder / name
+        try:
+            return path.read_text(encoding="utf-8") if path.is_file() else None
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path} is not readable text ({error}): fetch the file again.") from error
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """A JSON object of the folder, {} when there is no such file. Raises CheckpointError when it is not JSON."""
-        path = self.folder / name
-        if not path.is_file():
-            return {}
+        """A JSON object, {} when there is no such file. Raises CheckpointError when it is not JSON."""
+        text = self.read(name)
         try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path} is not readable JSON ({error}): fetch the file again.") from error
+            value = {} if text is None else json.loads(text)
+        except (RecursionError, ValueError) as error:
+            raise CheckpointError(
+                f"{self.place(name)} is not readable JSON ({error}): fetch the file again."
+            ) from error
         if not isinstance(value, dict):
-            raise CheckpointError(f"{path} does not hold a JSON object: fetch the file again.")
+            raise CheckpointError(f"{self.place(name)} does not hold a JSON object: fetch the file again.")
         return value
 
     def config(self) -> JanusConfig:
         """The model's shape. Raises CheckpointError when `config.json` is missing or not a Janus one."""
-        if not (self.folder / "config.json").is_file():
+        if self.read("config.json") is None:
             raise CheckpointError(f"{self.folder} has no config.json: put the model's config.json beside its weights.")
-        return JanusConfig.from_dict(self.read_json("config.json"), source=str(self.folder / "config.json"))
+        return JanusConfig.from_dict(self.read_json("config.json"), source=self.place("config.json"))
+
+
+def carried_texts(path: Path) -> dict[str, str] | None:
+    """The config, tokenizer and such that a self-contained safetensors file carries; None for any other weight file.
+
+    Only the header is read. Raises CheckpointError when the file is damaged, or one of its texts beyond all reason.
+    """
+    if path.suffix.lower() != ".safetensors":
+        return None
+    metadata = _safetensors(path).metadata() or {}
+    if "config.json" not in metadata:
+        return None
+    texts = {name: metadata[name] for name in (*TEXT_FILES, "name", "dtype") if name in metadata}
+    for name, text in texts.items():
+        if len(text) > MAX_TEXT:
+            raise CheckpointError(
+                f"{path} carries a {name} of {len(text) / 1e6:.0f} MB, where {MAX_TEXT / 1e6:.0f} MB is far beyond any "
+                "model's: the file is damaged or not to be trusted, so fetch it from its own page."
+            )
+    return texts
 
 
 def find(checkpoint: str | Path) -> Source:
-    """Locate a checkpoint: an embedded one's name, a folder, or one weight file with its config beside it.
+    """Locate a checkpoint: an embedded one's name, a folder, or one weight file, self-contained or beside its config.
 
     Raises CheckpointError when nothing is there, or a shard the index names is missing.
     """
@@ -111,7 +131,7 @@ def find(checkpoint: str | Path) -> Source:
     if not path.exists() and str(checkpoint) == path.name and embedded.is_dir():
         path = embedded
     if path.is_file() and path.suffix.lower() in WEIGHT_SUFFIXES:
-        return Source(path.parent, (path,))
+        return Source(path.parent, (path,), carried_texts(path))
     if path.is_file():
         raise CheckpointError(
             f"{path} is not a weight file that Janus reads: give a .safetensors or .bin file, or its folder."
@@ -119,11 +139,19 @@ def find(checkpoint: str | Path) -> Source:
     if not path.is_dir():
         raise CheckpointError(
             f"There is no Janus checkpoint at {path}: give a folder with config.json and weights, "
-            "or a .safetensors or .bin file beside its config.json."
+            "or a .safetensors or .bin file, self-contained or beside its config.json."
         )
     for name in WEIGHT_FILES:
         if (path / name).is_file():
-            return Source(path, _shards(path / name) if name.endswith(".json") else (path / name,))
+            weights = _shards(path / name) if name.endswith(".json") else (path / name,)
+            break
+    else:
+        weights = (_only_weight_file(path),)
+    alone = len(weights) == 1 and not (path / "config.json").is_file()
+    return Source(path, weights, carried_texts(weights[0]) if alone else None)
+
+
+def _only_weight_file(path: Path) -> Path:
     loose = sorted(p for p in path.iterdir() if p.suffix.lower() in WEIGHT_SUFFIXES)
     if len(loose) != 1:
         found = f"{len(loose)} weight files without an index" if loose else "no weight file"
@@ -131,7 +159,7 @@ def find(checkpoint: str | Path) -> Source:
             f"{path} holds {found}: a Janus folder has model.safetensors or pytorch_model.bin, "
             "or shards with their .index.json."
         )
-    return Source(path, (loose[0],))
+    return loose[0]
 
 
 def _shards(index: Path) -> tuple[Path, ...]:
@@ -171,13 +199,17 @@ class Weights(Mapping[str, Tensor]):
         return self._files[key]
 
 
-def _open_safetensors(path: Path) -> dict[str, Callable[[], Tensor]]:
+def _safetensors(path: Path) -> safe_open:
     try:
-        handle = safe_open(path, framework="pt")
+        return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path} is not a whole safetensors file ({error}): it was cut short or damaged, so fetch it again."
         ) from error
+
+
+def _open_safetensors(path: Path) -> dict[str, Callable[[], Tensor]]:
+    handle = _safetensors(path)
     return {key: partial(handle.get_tensor, key) for key in handle.keys()}  # noqa: SIM118 (not a dict)
 
 
@@ -194,67 +226,3 @@ def _open_pickle(path: Path) -> dict[str, Callable[[], Tensor]]:
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise CheckpointError(f"{path} does not hold a plain table of tensors: it is not a Janus checkpoint.")
     return {key: partial(state.__getitem__, key) for key in state}
-
-
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def load_model(
-    source: Source,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    vq_dtype: torch.dtype | None = None,
-    operations: Any = nn,
-) -> JanusModel:
-    """Build the model without memory and give every parameter its tensor, cast one by one.
-
-    Peak memory is about one copy of the weights in `dtype`; tensors stored in `dtype` stay memory-mapped on the CPU.
-    Raises CheckpointError naming the file and the first few tensors that are missing, misshapen or unknown.
-    """
-    try:
-        model = JanusModel(source.config(), operations, device="meta", dtype=dtype, vq_dtype=vq_dtype)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{source.folder / 'config.json'} describes a model that cannot be built ({error}): fetch the file again."
-        ) from error
-    weights = Weights(source.weights)
-    needed = model.state_dict()
-    where = str(source.weights[0] if len(source.weights) == 1 else source.folder)
-    spell = transformers_keys if "lm_head.weight" in weights else lambda key: [key]
-
-    sources = {key: spell(key) for key in needed}
-    missing = [name for names in sources.values() for name in names if name not in weights]
-    if missing:
-        raise CheckpointError(
-            f"{where} lacks {len(missing)} of the tensors its config asks for ({_first(missing)}): "
-            "it is incomplete or belongs to another model."
-        )
-    used = {name for names in sources.values() for name in names}
-    unknown = [name for name in weights if name not in used and not UNUSED.search(name)]
-    if unknown:
-        raise CheckpointError(
-            f"{where} holds {len(unknown)} tensors that no Janus of its config has ({_first(unknown)}): "
-            "its config.json belongs to another model."
-        )
-
-    state = {}
-    wrong = []
-    for key, target in needed.items():
-        parts = [weights[name] for name in sources[key]]
-        tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
-        if key.endswith(".pos_embed") and tensor.ndim == 2:
-            tensor = tensor[None]
-        if not tensor.is_floating_point():
-            wrong.append(f"{sources[key][0]} holds {tensor.dtype}, not weights")
-        elif tensor.shape != target.shape:
-            wrong.append(f"{sources[key][0]} is {list(tensor.shape)}, not {list(target.shape)}")
-        else:
-            state[key] = tensor.to(device=device, dtype=target.dtype)
-    if wrong:
-        raise CheckpointError(
-            f"{where} has {len(wrong)} tensors of another shape than its config.json asks for ({_first(wrong)}): "
-            "config and weights belong to different models."
-        )
-    model.load_state_dict(state, assign=True)
-    return model.requires_grad_(False).eval()

@@ -10,12 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import find, load_model
+from .checkpoint import find
 from .errors import InputError
 from .generation import image, text
 from .generation.jacobi import draw_codes_jacobi
 from .generation.sampling import Sampling
+from .loading import load_model
 from .model.janus import JanusModel
+from .model.quantised import QuantisedLinear
+from .precision import Precision
 from .processing import Processor, Turn, check_images
 from .tokens import ImageTokens, fingerprint
 
@@ -26,19 +29,27 @@ Pictures = Tensor | list[Tensor]
 def load(
     checkpoint: str | Path = DEFAULT_CHECKPOINT,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
     operations: Any = nn,
+    compute: torch.dtype | None = None,
+    quantised_layer: type[QuantisedLinear] = QuantisedLinear,
 ) -> Janus:
     """Load a Janus or Janus-Pro checkpoint of either dialect.
 
-    `checkpoint` is a folder, a weight file beside its config.json, or the name of an embedded checkpoint. Weights are
-    cast to `dtype`, except that the VQ tokenizer stays float32 under float16, where its activations overflow.
-    `operations` is the namespace layers are built from. Raises CheckpointError when the model would not be whole.
+    `checkpoint` is a folder, a weight file (self-contained, or beside its config.json), or an embedded one's name.
+    Weights are cast to `dtype`, a floating-point type or "bf16", "fp16", "fp32", "fp8_e4m3fn", "int8"; the VQ tokenizer
+    stays float32 under float16, where its activations overflow. The 8-bit types hold the transformer's and SigLIP's
+    Linear layers; the rest, and the arithmetic, is in `compute`, bfloat16 by default.
+    `operations` is the namespace layers are built from, `quantised_layer` the class of those with 8 bits.
+    Raises CheckpointError when the model would not be whole, InputError for a dtype that cannot be.
     """
+    precision = Precision.of(dtype, compute)
+    if precision.small == torch.float8_e4m3fn and torch.device(device).type == "mps":
+        raise InputError("An Apple GPU has no fp8: choose int8, or fp16.")
     source = find(checkpoint)
-    vq_dtype = torch.float32 if dtype == torch.float16 else dtype
     processor = Processor(source, source.config())
-    return Janus(load_model(source, device, dtype, vq_dtype, operations), processor, torch.device(device), dtype)
+    model = load_model(source, device, dtype, operations, compute, quantised_layer)
+    return Janus(model, processor, torch.device(device), precision.compute)
 
 
 class Janus:

@@ -80,11 +80,11 @@ class Processor:
     """A checkpoint's tokenizer, special ids, roles and picture size."""
 
     def __init__(self, source: Source, config: JanusConfig):
-        path = source.folder / "tokenizer.json"
-        if not path.is_file():
+        path, text = source.place("tokenizer.json"), source.read("tokenizer.json")
+        if text is None:
             raise CheckpointError(f"{source.folder} has no tokenizer.json: put the model's own beside its weights.")
         try:
-            self.tokenizer = Tokenizer.from_file(str(path))
+            self.tokenizer = Tokenizer.from_str(text)
         except Exception as error:  # tokenizers raises bare Exception
             raise CheckpointError(f"{path} is not a readable tokenizer ({error}): fetch it again.") from error
         self.tokenizer.no_truncation()
@@ -97,9 +97,7 @@ class Processor:
         self.end_of_image = self._special(END_OF_IMAGE, path)
         self.image = self._special(IMAGE_TAG, path)
         # Janus-1.3B was trained with plain role names, Janus-Pro with a token for each.
-        place = source.folder.absolute()
-        names = (place.name, place.parent.parent.name)  # its own, or the repository's in a hub cache
-        plain = any("1.3b" in name.lower() for name in names) or self.tokenizer.token_to_id("<|User|>") is None
+        plain = any("1.3b" in name.lower() for name in source.names) or self.tokenizer.token_to_id("<|User|>") is None
         form = "{}" if plain else "<|{}|>"
         self.roles = {"user": form.format("User"), "assistant": form.format("Assistant")}
         self.image_tokens = config.vision.tokens
@@ -114,10 +112,10 @@ class Processor:
             usable = False
         if not usable:
             raise CheckpointError(
-                f"{source.folder / 'preprocessor_config.json'} has no usable image_mean and image_std: fetch it again."
+                f"{source.place('preprocessor_config.json')} has no usable image_mean and image_std: fetch it again."
             )
 
-    def _special(self, token: str, path: object) -> int:
+    def _special(self, token: str, path: str) -> int:
         number = self.tokenizer.token_to_id(token)
         if number is None:
             raise CheckpointError(f"{path} has no token {token!r}: it is the tokenizer of another model.")

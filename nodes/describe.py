@@ -76,7 +76,7 @@ class JanusDescribeImage(io.ComfyNode):
         temperature: float,
         seed: int,
     ) -> io.NodeOutput:
-        core = janus.ready("JanusUnderstanding", "JanusLanguage")
+        core = janus.to_answer(question, max_tokens)
         answers = [
             core.answer(question, [picture], max_tokens, temperature, (seed + i) % 2**64, host.progress(i, len(image)))
             for i, picture in enumerate(_over_white(image))

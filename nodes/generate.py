@@ -92,7 +92,7 @@ class JanusTextToImage(io.ComfyNode):
         top_k: int,
         top_p: float,
     ) -> io.NodeOutput:
-        tokens = janus.ready("JanusLanguage").generate(
+        tokens = janus.to_draw(prompt, batch_size, cfg).generate(
             prompt, batch_size, seed, cfg, temperature, top_k, top_p, progress=host.progress()
         )
-        return io.NodeOutput(host.to_image(janus.ready("JanusVQ").decode(tokens)), tokens)
+        return io.NodeOutput(host.to_image(janus.to_decode(tokens).decode(tokens)), tokens)

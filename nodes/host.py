@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import comfy.float
+import comfy.lora
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
@@ -15,10 +19,15 @@ import folder_paths
 import torch
 from torch import nn
 
-from ..janus_core import Janus, load
+from ..janus_core import CheckpointError, ImageTokens, Janus, load
+from ..janus_core.checkpoint import find
+from ..janus_core.lora import LoraLayer, read_lora
+from ..janus_core.memory import decoding_bytes, describing_bytes, drawing_bytes
+from ..janus_core.model.quantised import QuantisedLinear, dequantise, quantise, scaled_linear
+from ..janus_core.precision import FLOATS, NAMES, SMALL, Precision
 
 FOLDER = "janus"
-DTYPES = {"auto": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+DTYPES = ("auto", *NAMES)
 # What is moved together, because it is used together; ComfyUI's log calls the parts by these names.
 PARTS = {
     "JanusUnderstanding": ("vision_model", "aligner"),
@@ -40,23 +49,83 @@ def model_roots() -> list[Path]:
     return [Path(path) for path in folder_paths.get_folder_paths(FOLDER)]
 
 
-def compute_dtype(name: str) -> torch.dtype:
-    """The dtype of a choice in DTYPES; "auto" is the smallest that the device computes well in."""
-    if (dtype := DTYPES[name]) is not None:
-        return dtype
+def loras() -> list[str]:
+    """The LoRA files in ComfyUI's folders, as its lists name them."""
+    return folder_paths.get_filename_list("loras")
+
+
+def lora_path(name: str) -> Path:
+    """Where a listed LoRA lies. Raises CheckpointError for any other name, which may come from anyone's workflow."""
+    path = folder_paths.get_full_path("loras", name) if name in loras() else None
+    if path is None:
+        raise CheckpointError(
+            f"There is no LoRA {name!r} here: put the file into ComfyUI's models/loras and refresh, or choose another."
+        )
+    return Path(path)
+
+
+def _compute_dtype() -> torch.dtype:
+    """The smallest type that the device computes well in."""
     device = comfy.model_management.get_torch_device()
     if comfy.model_management.should_use_bf16(device):
         return torch.bfloat16
     return torch.float16 if comfy.model_management.should_use_fp16(device) else torch.float32
 
 
+class QuantisedHostedLinear(QuantisedLinear, comfy.ops.disable_weight_init.Linear):
+    """An 8-bit layer that ComfyUI can offload, and patch: it is un-scaled, changed in float32 and rounded back."""
+
+    comfy_cast_weights = True
+    forward = comfy.ops.disable_weight_init.Linear.forward
+
+    @property
+    def scale(self) -> torch.Tensor:
+        """A patched weight brings its own scale, which leaves with it when ComfyUI puts the original back."""
+        return getattr(self.weight, "scale", self.weight_scale)
+
+    def forward_comfy_cast_weights(self, input: torch.Tensor) -> torch.Tensor:
+        weight, bias, stream = comfy.ops.cast_bias_weight(self, input, offloadable=True)
+        out = scaled_linear(input, weight, self.scale.to(input.device), bias)
+        comfy.ops.uncast_bias_weight(self, weight, bias, stream)
+        return out
+
+    def convert_weight(self, weight: torch.Tensor, **_: Any) -> torch.Tensor:
+        """What ComfyUI asks for before it patches: the weight that the 8-bit one stands for."""
+        return dequantise(weight, self.scale.to(weight.device))
+
+    def set_weight(
+        self, weight: torch.Tensor, seed: int = 0, return_weight: bool = False, **_: Any
+    ) -> torch.Tensor | None:
+        """What ComfyUI hands a patched weight to, to keep or, with `return_weight`, for the use at hand."""
+        if return_weight:
+            return weight / self.scale.to(weight.device)
+        kind = self.weight.dtype
+        scale = quantise(weight, kind)[1]
+        patched: Any = nn.Parameter(_round_by_chance(weight / scale, kind, seed), requires_grad=False)
+        patched.scale = scale
+        self.weight = patched
+        return None
+
+
+def _round_by_chance(weight: torch.Tensor, kind: torch.dtype, seed: int) -> torch.Tensor:
+    """Up or down to 8 bits, nearer the likelier, so that changes too small for them are not lost in the mean."""
+    if kind != torch.int8:
+        return comfy.float.stochastic_rounding(weight, kind, seed=seed)
+    noise = torch.Generator(weight.device).manual_seed(seed)
+    chance = torch.rand(weight.shape, dtype=weight.dtype, device=weight.device, generator=noise)
+    return (weight + chance).floor_().clamp_(-127, 127).to(kind)
+
+
 class HostedJanus:
     """A Janus whose weights ComfyUI moves: one patcher for each part that is asked for by itself."""
 
-    def __init__(self, janus: Janus, load_device: torch.device, offload_device: torch.device):
+    def __init__(self, janus: Janus, precision: Precision, load_device: torch.device, offload_device: torch.device):
         # Dynamic-VRAM hosts put their own patcher under this name.
         patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
         self._janus = janus
+        self._config = janus.model.config
+        self._precision = precision
+        self._base: HostedJanus | None = None
         self._patchers = {}
         for part, names in PARTS.items():
             module = type(part, (nn.Module,), {})()
@@ -64,19 +133,87 @@ class HostedJanus:
                 module.add_module(name, getattr(janus.model, name))
             self._patchers[part] = patcher(module, load_device=load_device, offload_device=offload_device)
 
-    def ready(self, *parts: str) -> Janus:
-        """The model, with the named parts on its device, as far as ComfyUI finds room for them."""
-        comfy.model_management.load_models_gpu([self._patchers[part] for part in parts])
+    def to_draw(self, prompt: str, pictures: int, cfg_weight: float) -> Janus:
+        """The model, made ready to draw `pictures` at once. Raises InputError for a prompt that cannot be drawn."""
+        length = len(self._janus.processor.drawing_prompt(prompt))
+        memory = drawing_bytes(self._config, self._precision, pictures, length, cfg_weight != 1)
+        return self._ready(memory, "JanusLanguage")
+
+    def to_answer(self, question: str, max_tokens: int) -> Janus:
+        """The model, made ready to answer about one picture at a time. Raises InputError for an empty question."""
+        length = len(self._janus.processor.question_prompt(question, 1))
+        memory = describing_bytes(self._config, self._precision, 1, length, max_tokens)
+        return self._ready(memory, "JanusUnderstanding", "JanusLanguage")
+
+    def to_decode(self, tokens: ImageTokens) -> Janus:
+        """The model, made ready to turn tokens into pictures."""
+        memory = decoding_bytes(self._config, self._precision, len(tokens.ids), tokens.grid)
+        return self._ready(memory, "JanusVQ")
+
+    def _ready(self, memory: int, *parts: str) -> Janus:
+        """With the named parts on the device, as far as they and `memory` bytes of work find room there."""
+        comfy.model_management.load_models_gpu([self._patchers[part] for part in parts], memory)
         return self._janus
 
+    def read_lora(self, path: Path) -> list[LoraLayer]:
+        """The layers of a LoRA file for this model. Raises CheckpointError."""
+        return read_lora(path, self._janus.model)
 
-def load_janus(checkpoint: str | Path, dtype: torch.dtype) -> HostedJanus:
-    """Open a checkpoint where ComfyUI keeps idle weights. Raises CheckpointError."""
-    load_device = comfy.model_management.get_torch_device()
-    offload_device = comfy.model_management.unet_offload_device()
-    janus = load(checkpoint, offload_device, dtype, comfy.ops.disable_weight_init)
-    janus.device = load_device
-    return HostedJanus(janus, load_device, offload_device)
+    def with_lora(self, layers: list[LoraLayer], strength: float) -> HostedJanus:
+        """This Janus with a LoRA on top of what it has. They share their weights, which ComfyUI patches as it loads them."""
+        patched = copy.copy(self)
+        patched._base = self  # so that as long as one is in use, a Load Janus finds the weights
+        patched._patchers = dict(self._patchers)
+        for part, names in PARTS.items():
+            if mine := [layer for layer in layers if layer.target.key.partition(".")[0] in names]:
+                patched._patchers[part] = self._patchers[part].clone()
+                patched._patchers[part].add_patches(_patches(mine), strength)
+        return patched
+
+
+def _patches(layers: list[LoraLayer]) -> dict[Any, Any]:
+    """LoRA layers as ComfyUI's patcher takes them: by key, or by (key, (dimension, start, length)) for a part of one."""
+    tensors, targets = {}, {}
+    for i, layer in enumerate(layers):
+        rank = layer.down.shape[0]
+        alpha = torch.tensor(layer.scale * rank, dtype=torch.float64)
+        tensors |= {f"{i}.lora_up.weight": layer.up, f"{i}.lora_down.weight": layer.down, f"{i}.alpha": alpha}
+        key, rows = layer.target.key, layer.target.rows
+        targets[str(i)] = key if rows is None else (key, (0, *rows))
+    return comfy.lora.load_lora(tensors, targets)
+
+
+def file_stamps(checkpoint: str | Path) -> tuple[tuple[str, int, int], ...]:
+    """Path, size and time of a checkpoint's files: another value once one is replaced. Raises CheckpointError."""
+    stats = ((path, path.stat()) for path in find(checkpoint).files)
+    return tuple((str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats)
+
+
+# What is in use somewhere, for a second Load Janus of the same files to share.
+_loaded: weakref.WeakValueDictionary[Any, HostedJanus] = weakref.WeakValueDictionary()
+
+
+def load_janus(checkpoint: str | Path, choice: str = "auto") -> HostedJanus:
+    """Open a checkpoint where ComfyUI keeps idle weights, unless it is open already. Raises CheckpointError.
+
+    `choice` is one of DTYPES; "auto" is the 8 bits a file was written in, else the type that the device computes well in.
+    """
+    if choice == "auto":
+        written = find(checkpoint).dtype
+        choice = written if written in SMALL else ""
+    compute = FLOATS.get(choice) or _compute_dtype()
+    dtype = choice if choice in SMALL else compute
+    precision = Precision.of(dtype, compute)
+    key = (file_stamps(checkpoint), precision)
+    hosted = _loaded.get(key)
+    if hosted is None:
+        load_device = comfy.model_management.get_torch_device()
+        offload_device = comfy.model_management.unet_offload_device()
+        operations = comfy.ops.disable_weight_init
+        janus = load(checkpoint, offload_device, dtype, operations, compute, QuantisedHostedLinear)
+        janus.device = load_device
+        hosted = _loaded[key] = HostedJanus(janus, precision, load_device, offload_device)
+    return hosted
 
 
 def to_image(pictures: torch.Tensor) -> torch.Tensor:

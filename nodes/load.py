@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from functools import lru_cache
 from pathlib import Path
 
 from comfy_api.latest import io
 
 from ..janus_core import DEFAULT_CHECKPOINT, CheckpointError
-from ..janus_core.checkpoint import WEIGHT_FILES, WEIGHT_SUFFIXES, find
+from ..janus_core.checkpoint import WEIGHT_FILES, WEIGHT_SUFFIXES, carried_texts, find
 from . import host
 
 JanusType = io.Custom("JANUS")
@@ -23,10 +24,10 @@ def checkpoints() -> dict[str, str | Path]:
     for root in host.model_roots():
         for folder, subfolders, files in os.walk(root, followlinks=True):
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-            if "config.json" in files:
-                for path in _checkpoints_of(Path(folder), files):
-                    name = path.relative_to(root).as_posix() if path != root else root.name
-                    found.setdefault(name, path)
+            whole = _checkpoints_of if "config.json" in files else _self_contained
+            for path in whole(Path(folder), files):
+                name = path.relative_to(root).as_posix() if path != root else root.name
+                found.setdefault(name, path)
     return found
 
 
@@ -38,13 +39,27 @@ def _checkpoints_of(folder: Path, files: list[str]) -> list[Path]:
     return [folder] * whole + [folder / name for name in loose]
 
 
+def _self_contained(folder: Path, files: list[str]) -> list[Path]:
+    """The weight files that carry their own config and tokenizer."""
+    paths = [folder / name for name in sorted(files) if name.endswith(".safetensors")]
+    return [path for path in paths if path.is_file() and _carries_config(path, path.stat().st_mtime_ns)]
+
+
+@lru_cache(maxsize=256)
+def _carries_config(path: Path, changed: int) -> bool:
+    try:
+        return carried_texts(path) is not None
+    except CheckpointError:
+        return False
+
+
 def resolve(name: str) -> str | Path:
     """Look a name up, which may come from anyone's workflow; only what lies in the model folders can be found."""
     try:
         return checkpoints()[name]
     except KeyError:
         raise CheckpointError(
-            f"There is no Janus checkpoint {name!r} here: put its folder into ComfyUI's models/janus and refresh, "
+            f"There is no Janus checkpoint {name!r} here: put its folder or file into ComfyUI's models/janus and refresh, "
             "or choose another in Load Janus."
         ) from None
 
@@ -62,15 +77,15 @@ class JanusLoader(io.ComfyNode):
                     "checkpoint",
                     options=list(checkpoints()),
                     default=EMBEDDED,
-                    tooltip="The model to use. Put downloaded models, each in its own folder with its config.json, "
-                    "into models/janus. The embedded one needs no download.",
+                    tooltip="The model to use. Put downloaded models, each in its own folder with its config.json, or "
+                    "single files that Save Janus wrote, into models/janus. The embedded one needs no download.",
                 ),
                 io.Combo.Input(
                     "dtype",
                     options=list(host.DTYPES),
                     default="auto",
                     tooltip="How exactly the model calculates. Auto suits your graphics card; bf16 and fp16 take half "
-                    "the memory of fp32.",
+                    "the memory of fp32, int8 and fp8_e4m3fn about half of that again, and int8 is the more exact.",
                 ),
             ],
             outputs=[
@@ -88,14 +103,10 @@ class JanusLoader(io.ComfyNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, checkpoint: str | None, dtype: str | None) -> list[tuple[str, int, int]]:
+    def fingerprint_inputs(cls, checkpoint: str | None, dtype: str | None) -> object:
         """Changes when a file of the checkpoint is replaced on disk."""
-        if checkpoint is None:
-            return []
-        source = find(resolve(checkpoint))
-        stats = [(path, path.stat()) for path in (source.folder / "config.json", *source.weights)]
-        return [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+        return None if checkpoint is None else host.file_stamps(resolve(checkpoint))
 
     @classmethod
     def execute(cls, checkpoint: str, dtype: str) -> io.NodeOutput:
-        return io.NodeOutput(host.load_janus(resolve(checkpoint), host.compute_dtype(dtype)))
+        return io.NodeOutput(host.load_janus(resolve(checkpoint), dtype))

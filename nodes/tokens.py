@@ -28,4 +28,4 @@ class JanusVQDecode(io.ComfyNode):
 
     @classmethod
     def execute(cls, janus: host.HostedJanus, tokens: ImageTokens) -> io.NodeOutput:
-        return io.NodeOutput(host.to_image(janus.ready("JanusVQ").decode(tokens)))
+        return io.NodeOutput(host.to_image(janus.to_decode(tokens).decode(tokens)))

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..checkpoint import transformers_keys
 from ..generation.image import draw_codes, unconditional
 from ..generation.sampling import Sampling
 from ..generation.text import answer_ids, embed_prompts
+from ..loading import transformers_keys
 from ..model.janus import JanusModel
 
 CFG_WEIGHT = 5.0

@@ -15,9 +15,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from ..checkpoint import Source, find, load_model
+from ..checkpoint import Source, find
 from ..config import JanusConfig
 from ..errors import InputError
+from ..loading import load_model
 from ..model.janus import JanusModel
 from ..processing import Processor
 from .captions import draw_groups

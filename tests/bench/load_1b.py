@@ -1,9 +1,10 @@
-"""Benchmark: load a random Janus-Pro-1B (bf16, 4.18 GB) from sharded .bin and from safetensors, draw and answer.
+"""Benchmark: load a random Janus-Pro-1B from sharded .bin, from safetensors and from converted files, draw and answer.
 
-    python tests/bench/load_1b.py [--folder DIR]    (Linux: memory is read from /proc)
+    python tests/bench/load_1b.py [--folder DIR] [--only bin int8 ...]    (Linux: memory is read from /proc)
 
-Prints times and peak memory beside the size of the weight files. The peak counts mapped file pages (RSS); the anonymous
-part of it is what the process needs of its own. Each load runs in a fresh process; needs 4.2 GB of disk at a time.
+Prints times and peak memory beside the size of the weight files, and for converted ones what writing them took. The peak
+counts mapped file pages (RSS); the anonymous part of it is what the process needs of its own. Each load runs in a fresh
+process; needs 13 GB of disk at a time.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FORMATS = ("bin", "safetensors")
+CONVERTED = ("bf16", "fp16", "fp32", "fp8_e4m3fn", "int8")
 STEPS = 8
 
 
@@ -102,8 +104,20 @@ class Enough(Exception):
     """Raised to stop drawing."""
 
 
-def measure(folder: Path) -> dict[str, float]:
-    """Load in bf16, draw STEPS tokens, answer STEPS words; seconds and bytes."""
+def write_converted(folder: Path, path: Path, dtype: str) -> dict[str, float]:
+    """Convert; seconds and bytes."""
+    sampler = AnonymousPeak()
+    sampler.start()
+    sys.path.insert(0, str(ROOT))
+    from janus_core.convert import convert
+
+    start = time.perf_counter()
+    convert(folder, path, dtype)
+    return {"seconds": time.perf_counter() - start, "peak": memory("VmHWM"), "anonymous": sampler.peak}
+
+
+def measure(checkpoint: Path, dtype: str) -> dict[str, float]:
+    """Load in `dtype`, draw STEPS tokens, answer STEPS words; seconds and bytes."""
     sampler = AnonymousPeak()
     sampler.start()
     import torch
@@ -111,7 +125,7 @@ def measure(folder: Path) -> dict[str, float]:
     import janus_core
 
     start = time.perf_counter()
-    janus = janus_core.load(folder, dtype=torch.bfloat16)
+    janus = janus_core.load(checkpoint, dtype=dtype)
     loaded, load_peak, load_anonymous = time.perf_counter(), memory("VmHWM"), sampler.peak
 
     def stop(step: int, total: int, ids: torch.Tensor) -> None:
@@ -152,24 +166,51 @@ def report(kind: str, size: int, m: dict[str, float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="where to put the temporary checkpoint (default: the system's)")
+    parser.add_argument("--only", nargs="+", default=[*FORMATS, *CONVERTED], choices=[*FORMATS, *CONVERTED])
     parser.add_argument("--write", choices=FORMATS, help=argparse.SUPPRESS)
-    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--convert", choices=CONVERTED, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", choices=CONVERTED, help=argparse.SUPPRESS)
+    parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.write or arguments.measure:
-        sys.path.insert(0, str(ROOT))
-        if arguments.write:
-            write(arguments.folder, arguments.write)
-        else:
-            print(json.dumps(measure(arguments.folder)))
-        return
+    sys.path.insert(0, str(ROOT))
+    if arguments.write:
+        return write(arguments.folder, arguments.write)
+    if arguments.convert:
+        return print(json.dumps(write_converted(arguments.folder, arguments.file, arguments.convert)))
+    if arguments.measure:
+        return print(json.dumps(measure(arguments.file or arguments.folder, arguments.measure)))
     # This process stays small: Linux counts a parent's peak into the children it starts.
-    own = [sys.executable, __file__]
     for kind in FORMATS:
-        with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-            subprocess.run([*own, "--folder", folder, "--write", kind], check=True)  # noqa: S603
-            size = sum(p.stat().st_size for p in Path(folder).iterdir() if p.suffix in (".bin", ".safetensors"))
-            done = subprocess.run([*own, "--folder", folder, "--measure"], check=True, stdout=subprocess.PIPE)  # noqa: S603
-            print(report(kind, size, json.loads(done.stdout)), flush=True)
+        if kind in arguments.only or (kind == "bin" and {*CONVERTED} & {*arguments.only}):
+            with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+                child("--folder", folder, "--write", kind)
+                size = sum(p.stat().st_size for p in Path(folder).iterdir() if p.suffix in (".bin", ".safetensors"))
+                if kind in arguments.only:
+                    print(report(kind, size, child("--folder", folder, "--measure", "bf16")), flush=True)
+                for dtype in CONVERTED if kind == "bin" else ():
+                    if dtype in arguments.only:
+                        show_converted(Path(folder), dtype)
+
+
+def child(*options: str) -> dict[str, float]:
+    """This program in a process of its own; what it prints."""
+    command = [sys.executable, __file__, *options]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603 (our own interpreter)
+    return json.loads(done.stdout or "{}")
+
+
+def show_converted(folder: Path, dtype: str) -> None:
+    path = folder / "alone" / f"{dtype}.safetensors"
+    path.parent.mkdir()
+    options = ("--folder", str(folder), "--file", str(path))
+    m = child(*options, "--convert", dtype)
+    print(
+        f"{dtype:12} written in {m['seconds']:.1f} s, peak {m['peak'] / 1e9:.2f} GB, of it anonymous "
+        f"{m['anonymous'] / 1e9:.2f} GB"
+    )
+    print(report(dtype, path.stat().st_size, child(*options, "--measure", dtype)), flush=True)
+    path.unlink()
+    path.parent.rmdir()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import os
 import pickle
 import random
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -355,3 +357,15 @@ def test_a_folder_here_beats_the_embedded_name(copy, monkeypatch):
     folder = copy(janus_core.DEFAULT_CHECKPOINT)
     monkeypatch.chdir(folder.parent)
     assert find(janus_core.DEFAULT_CHECKPOINT).folder.resolve() == folder.resolve()
+
+
+# Loading
+
+
+def test_nothing_is_drawn_at_random_only_to_be_replaced():
+    """It would cost a second and more: torch imports its compiler to draw for a tensor without memory."""
+    program = "import sys, janus_core; janus_core.load(); print('torch._dynamo' in sys.modules)"
+    root = Path(janus_core.__file__).parents[1]
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)  # noqa: S603 (our own interpreter)
+    assert done.stdout.strip() == "False"

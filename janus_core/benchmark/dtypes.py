@@ -1,0 +1,126 @@
+"""What each dtype costs: memory, computed for the published sizes, and fidelity, measured on a checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from .. import memory
+from ..checkpoint import find
+from ..config import JanusConfig
+from ..generation import text
+from ..generation.image import picture_logits, prefixes_of
+from ..generation.sampling import Sampling, draw_tokens, seed_keys
+from ..pipeline import DEFAULT_CHECKPOINT, Janus, load
+from ..precision import NAMES
+
+SIZES = ("Janus-Pro-1B", "Janus-Pro-7B")
+DRAWING = ("language_model.model", "gen_embed", "gen_aligner", "gen_head")
+DESCRIBING = ("vision_model", "aligner", "language_model")
+# Tokens of a usual prompt, of a question with its picture, and of an answer.
+PROMPT, QUESTION, ANSWER = 64, 640, 256
+PROMPTS = ("a red circle", "two boats on a lake", "a green square left of a blue triangle", "a cat")
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """`kl` is the mean KL divergence in nats a token, `same` the share of tokens that come out the same."""
+
+    kl: float
+    same: float
+
+
+def _agreement(reference: Tensor, other: Tensor, keys: Tensor | None) -> Agreement:
+    """Logits [rows, T, n] of two models over the same tokens; drawn with the same noise, or greedily without keys."""
+    p, q = (logits.double().log_softmax(dim=-1) for logits in (reference, other))
+    sampling, keys = (Sampling(0.0), seed_keys(0, len(p), p.device)) if keys is None else (Sampling(), keys)
+    positions = torch.arange(p.shape[1], device=p.device).expand(p.shape[:2])
+    mine, theirs = (draw_tokens(logits, sampling, keys, positions) for logits in (reference, other))
+    return Agreement(float((p.exp() * (p - q)).sum(-1).mean()), float((mine == theirs).double().mean()))
+
+
+@torch.no_grad()
+def drawing_agreement(reference: Janus, other: Janus, prompt: str, count: int, cfg_weight: float = 5.0) -> Agreement:
+    """How `other` would go on at each code of `count` pictures that `reference` draws, seeds 0, 1, ..."""
+    codes = reference.generate(prompt, count, cfg_weight=cfg_weight).ids
+    prefixes = prefixes_of(reference.processor.drawing_prompt(prompt), reference.processor.pad, cfg_weight)
+
+    def logits(janus: Janus) -> Tensor:
+        ids = torch.tensor(prefixes, device=janus.device).repeat_interleave(count, dim=0)
+        drawn = janus.model.embed_codes(codes[:, :-1].to(janus.device)).repeat(len(prefixes), 1, 1)
+        hidden = janus.model.language_model.model(torch.cat((janus.model.embed_text(ids), drawn), dim=1))
+        return picture_logits(janus.model, hidden[:, ids.shape[1] - 1 :], cfg_weight)
+
+    return _agreement(logits(reference), logits(other), seed_keys(0, count, reference.device))
+
+
+@torch.no_grad()
+def answering_agreement(reference: Janus, other: Janus, question: str, picture: Tensor, words: int = 32) -> Agreement:
+    """How `other` would go on at each token of the answer that `reference` gives about a picture [H, W, 3]."""
+    prompt = reference.processor.question_prompt(question, 1)
+    answer: list[int] = []
+
+    def embeds(janus: Janus, ids: list[int]) -> tuple[Tensor, Tensor]:
+        features = janus.model.embed_images(janus.processor.pixels([picture]).to(janus.device, janus.dtype))
+        processor = janus.processor
+        return text.embed_prompts(janus.model, [ids], processor.image, processor.pad, features, janus.device)
+
+    def logits(janus: Janus) -> Tensor:
+        hidden = janus.model.language_model.model(embeds(janus, prompt + answer)[0])
+        return janus.model.language_model.lm_head(hidden[:, len(prompt) - 1 :])
+
+    start = embeds(reference, prompt)
+    answer += text.answer_ids(reference.model, *start, reference.processor.eos, words, 0, Sampling(0.0))[0]
+    return _agreement(logits(reference), logits(other), None)
+
+
+def memory_table(dtypes: tuple[str, ...] = NAMES, counts: tuple[int, ...] = (1, 4, 16)) -> str:
+    """The published sizes in each dtype as Markdown: file, and peak GB (1e9 bytes) for drawing and describing."""
+    head = ["model", "dtype", "file"]
+    head += [f"{work} {n}" for work in ("draw", "describe") for n in counts]
+    lines = [head, ["---"] * len(head)]
+    for name in SIZES:
+        config = JanusConfig.preset(name)
+        for dtype in dtypes:
+            weights = partial(memory.weight_bytes, config, dtype)
+            sizes = [weights()]
+            sizes += [
+                max(
+                    weights(DRAWING) + memory.drawing_bytes(config, dtype, n, PROMPT),
+                    weights(("gen_vision_model",)) + memory.decoding_bytes(config, dtype, n),
+                )
+                for n in counts
+            ]
+            sizes += [weights(DESCRIBING) + memory.describing_bytes(config, dtype, n, QUESTION, ANSWER) for n in counts]
+            lines.append([name, dtype, *(f"{size / 1e9:.1f}" for size in sizes)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="what fidelity is measured on")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, mps")
+    parser.add_argument("--count", type=int, default=4, help="pictures for each prompt")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print both tables."""
+    print(memory_table())
+    side = find(args.checkpoint).config().vision.image_size
+    picture = torch.rand(side, side, 3, generator=torch.Generator().manual_seed(0))
+    reference = load(args.checkpoint, args.device, "fp32")
+    print("\n| dtype | drawing: KL | same codes | answering: KL | same tokens |\n| --- | --- | --- | --- | --- |")
+    for dtype in NAMES:
+        other = load(args.checkpoint, args.device, dtype)
+        drawn = [drawing_agreement(reference, other, prompt, args.count) for prompt in PROMPTS]
+        said = [answering_agreement(reference, other, f"Is there {prompt}?", picture) for prompt in PROMPTS]
+        cells = [f"{sum(a.kl for a in some) / len(some):.2g} | {mean_same(some):.1%}" for some in (drawn, said)]
+        print(f"| {dtype} | {' | '.join(cells)} |")
+
+
+def mean_same(some: list[Agreement]) -> float:
+    return sum(a.same for a in some) / len(some)

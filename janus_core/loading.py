@@ -1,0 +1,205 @@
+"""Fill a model from a checkpoint in either dialect, in any dtype: every tensor or an error."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from .checkpoint import Source, Weights
+from .config import JanusConfig
+from .errors import CheckpointError
+from .model.janus import JanusModel
+from .model.quantised import QuantisedLinear, dequantise, quantise, quantise_layers
+from .precision import SMALL, Precision
+
+# In DeepSeek's files, and read by nothing: SigLIP's pooling head, a training statistic, old RoPE buffers.
+UNUSED = re.compile(r"vision_model\.vision_tower\.attn_pool\.|quantize\.codebook_used$|rotary_emb\.inv_freq$")
+
+# Our (DeepSeek's) spelling -> transformers' spelling, applied in order.
+VIT = "model.vision_model.encoder.layers"
+TO_TRANSFORMERS = [
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"^language_model\.lm_head\.", "lm_head."),
+        (r"^language_model\.model\.", "model.language_model."),
+        (r"^vision_model\.vision_tower\.", "model.vision_model."),
+        (r"^model\.vision_model\.pos_embed$", "model.vision_model.embeddings.position_embedding.weight"),
+        (r"^model\.vision_model\.patch_embed\.proj\.", "model.vision_model.embeddings.patch_embedding."),
+        (r"^model\.vision_model\.norm\.", "model.vision_model.post_layernorm."),
+        (r"^model\.vision_model\.blocks\.(\d+)\.norm(\d)\.", rf"{VIT}.\1.layer_norm\2."),
+        (r"^model\.vision_model\.blocks\.(\d+)\.attn\.proj\.", rf"{VIT}.\1.self_attn.projection_layer."),
+        (r"^model\.vision_model\.blocks\.(\d+)\.attn\.", rf"{VIT}.\1.self_attn."),
+        (r"^model\.vision_model\.blocks\.", f"{VIT}."),
+        (r"^gen_head\.output_mlp_projector\.", "model.generation_head.proj_out."),
+        (r"^gen_head\.", "model.generation_head."),
+        (r"^gen_embed\.", "model.generation_embeddings."),
+        (r"^gen_aligner\.", "model.generation_aligner."),
+        (r"^aligner\.", "model.aligner."),
+        (r"^(model\.(?:generation_)?aligner)\.layers\.0\.", r"\1.fc1."),
+        (r"^gen_vision_model\.", "model.vqmodel."),
+        (r"^model\.vqmodel\.encoder\.conv_blocks\.", "model.vqmodel.encoder.down."),
+        (r"^model\.vqmodel\.decoder\.conv_blocks\.", "model.vqmodel.decoder.up."),
+        (r"^(model\.vqmodel\.\w+\.(?:down|up)\.\d+)\.res\.", r"\1.block."),
+        (r"\.mid\.0\.", ".mid.block_1."),
+        (r"\.mid\.1\.", ".mid.attn_1."),
+        (r"\.mid\.2\.", ".mid.block_2."),
+    )
+]
+ALIGNER_LAYER = re.compile(r"^(model\.(?:generation_)?aligner)\.layers\.(\d+)\.")
+
+
+def transformers_keys(key: str) -> list[str]:
+    """The transformers spelling of one of our keys: one key, or three to be stacked along dim 0 (SigLIP's q, k, v)."""
+    for pattern, replacement in TO_TRANSFORMERS:
+        key = pattern.sub(replacement, key)
+    key = ALIGNER_LAYER.sub(lambda m: f"{m[1]}.hidden_layers.{int(m[2]) // 2 - 1}.", key)
+    if ".self_attn.qkv." in key:
+        return [key.replace(".qkv.", f".{part}_proj.") for part in "qkv"]
+    return [key]
+
+
+def first_few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _scale_of(name: str) -> str:
+    return f"{name}_scale"
+
+
+INITIALISERS = (nn.init.kaiming_uniform_, nn.init.normal_, nn.init.uniform_)
+
+
+class _WithoutDrawing(TorchFunctionMode):
+    """Leaves out layers' first random weights: even for tensors without memory torch imports its compiler for them."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        return kwargs["tensor"] if func in INITIALISERS else func(*args, **kwargs)
+
+
+def empty_model(
+    config: JanusConfig,
+    precision: Precision,
+    operations: Any = nn,
+    quantised_layer: type[QuantisedLinear] = QuantisedLinear,
+) -> JanusModel:
+    """The network on the meta device: names, shapes and types, no memory."""
+    with _WithoutDrawing():
+        model = JanusModel(config, operations, "meta", precision.compute, precision.vq)
+        if precision.small is not None:
+            quantise_layers(model, precision.small, quantised_layer)
+    return model
+
+
+class Filling:
+    """What fills an empty model: each of its tensors in its own type, made one at a time from the checkpoint's.
+
+    Raises CheckpointError naming the file and the first few tensors that are missing, misshapen or unknown.
+    """
+
+    def __init__(self, source: Source, model: nn.Module):
+        self.weights = Weights(source.weights)
+        self.targets = model.state_dict()
+        self.where = str(source.weights[0] if len(source.weights) == 1 else source.folder)
+        spell = transformers_keys if "lm_head.weight" in self.weights else lambda key: [key]
+        self.sources = {key: spell(key) for key in self.targets if not key.endswith(".weight_scale")}
+        self._check_names()
+        self._check_shapes()
+
+    def _check_names(self) -> None:
+        used = {name for names in self.sources.values() for name in names}
+        missing = [name for name in used if name not in self.weights]
+        if missing:
+            raise CheckpointError(
+                f"{self.where} lacks {len(missing)} of the tensors its config asks for ({first_few(sorted(missing))}): "
+                "it is incomplete or belongs to another model."
+            )
+        used |= {_scale_of(name) for name in used if self._is_scaled(name)}
+        unknown = [name for name in self.weights if name not in used and not UNUSED.search(name)]
+        if unknown:
+            raise CheckpointError(
+                f"{self.where} holds {len(unknown)} tensors that no Janus of its config has ({first_few(unknown)}): "
+                "its config.json belongs to another model."
+            )
+
+    def _check_shapes(self) -> None:
+        wrong = []
+        for key, names in self.sources.items():
+            parts = [self.weights[name] for name in names]
+            rows = sum(part.shape[0] for part in parts if part.ndim)
+            shape = [rows, *parts[0].shape[1:]] if parts[0].ndim else []
+            if key.endswith(".pos_embed") and len(shape) == 2:
+                shape = [1, *shape]
+            scaled = [name for name in names if self._is_scaled(name)]
+            if not all(part.is_floating_point() or name in scaled for name, part in zip(names, parts, strict=True)):
+                wrong.append(f"{names[0]} holds {parts[0].dtype}, not weights")
+            elif shape != list(self.targets[key].shape) or len({part.shape[1:] for part in parts}) > 1:
+                wrong.append(f"{names[0]} is {shape}, not {list(self.targets[key].shape)}")
+            for name, part in zip(names, parts, strict=True):
+                if name in scaled and list(self.weights[_scale_of(name)].shape) not in ([], [part.shape[0], 1]):
+                    wrong.append(
+                        f"{_scale_of(name)} is {list(self.weights[_scale_of(name)].shape)}, no scale of its weight"
+                    )
+        if wrong:
+            raise CheckpointError(
+                f"{self.where} has {len(wrong)} tensors of another shape than its config.json asks for "
+                f"({first_few(wrong)}): config and weights belong to different models."
+            )
+
+    def _is_scaled(self, name: str) -> bool:
+        return _scale_of(name) in self.weights and self.weights[name].dtype in SMALL.values()
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        """Every key of the model's state dict with its tensor, on the CPU."""
+        for key, names in self.sources.items():
+            target = self.targets[key]
+            if _scale_of(key) in self.targets:
+                weight, scale = self._quantised(names, target.dtype)
+                yield key, weight
+                yield _scale_of(key), scale
+            else:
+                yield key, self._whole(names).reshape(target.shape).to(target.dtype)
+
+    def _whole(self, names: list[str]) -> Tensor:
+        """One weight of floats, put together from its parts."""
+        parts = [
+            dequantise(self.weights[name], self.weights[_scale_of(name)])
+            if self._is_scaled(name)
+            else self.weights[name]
+            for name in names
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _quantised(self, names: list[str], kind: torch.dtype) -> tuple[Tensor, Tensor]:
+        """One weight in 8 bits and its scale; as the file has them, where it has this kind."""
+        if len(names) == 1 and self._is_scaled(names[0]) and self.weights[names[0]].dtype == kind:
+            return self.weights[names[0]], self.weights[_scale_of(names[0])].float()
+        return quantise(self._whole(names), kind)
+
+
+def load_model(
+    source: Source,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | str = torch.float32,
+    operations: Any = nn,
+    compute: torch.dtype | None = None,
+    quantised_layer: type[QuantisedLinear] = QuantisedLinear,
+) -> JanusModel:
+    """Build the model without memory and give every parameter its tensor, cast one by one.
+
+    Peak memory is about one copy of the weights in `dtype`; tensors stored in `dtype` stay memory-mapped on the CPU.
+    Raises CheckpointError when the model would not be whole.
+    """
+    try:
+        model = empty_model(source.config(), Precision.of(dtype, compute), operations, quantised_layer)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{source.place('config.json')} describes a model that cannot be built ({error}): fetch the file again."
+        ) from error
+    model.load_state_dict({key: tensor.to(device) for key, tensor in Filling(source, model)}, assign=True)
+    return model.requires_grad_(False).eval()

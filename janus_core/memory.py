@@ -1,0 +1,107 @@
+"""How many bytes a model's parts and its work take, computed from the config before anything is loaded or run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+import torch
+
+from .config import JanusConfig, LlamaConfig
+from .loading import empty_model
+from .precision import Precision
+
+# Bytes that drawing one code or word needs for each logit: as it comes, in float32, and noise in 64-bit integers.
+SAMPLING = 40
+# Maps of the largest level that are alive at once inside the VQ's last residual block.
+VQ_MAPS = 5
+# For what is too small to be counted one by one, and for allocators that round up.
+MARGIN = 1.04
+
+
+_empty = lru_cache(maxsize=8)(empty_model)
+
+
+def weight_bytes(config: JanusConfig, dtype: torch.dtype | str | Precision, modules: Iterable[str] = ("",)) -> int:
+    """Bytes of the weights under the named modules ("language_model.lm_head"), or of all."""
+    model = _empty(config, Precision.of(dtype))
+    return sum(w.numel() * w.itemsize for name in modules for w in model.get_submodule(name).parameters())
+
+
+def cache_bytes(config: LlamaConfig, compute: torch.dtype, rows: int, length: int) -> int:
+    """Bytes of a KV cache for `rows` of `length` tokens."""
+    return 2 * config.num_hidden_layers * config.hidden_size * rows * length * compute.itemsize
+
+
+def layer_bytes(config: LlamaConfig, compute: torch.dtype, tokens: int) -> int:
+    """Bytes of what is alive at once in the largest moment of one transformer layer over `tokens` in all rows."""
+    width = max(3 * config.intermediate_size + 4 * config.hidden_size, 12 * config.hidden_size)
+    return tokens * width * compute.itemsize
+
+
+def drawing_bytes(
+    config: JanusConfig, dtype: torch.dtype | str | Precision, pictures: int, prompt: int, guided: bool = True
+) -> int:
+    """Peak bytes beside the weights for drawing `pictures` at once from a prompt of `prompt` tokens.
+
+    `guided` is false at CFG weight 1, which needs half the rows.
+    """
+    precision, llama = Precision.of(dtype), config.llama
+    codes = config.grid[0] * config.grid[1]
+    prefixes = 2 if guided else 1
+    rows = prefixes * pictures
+    copying = cache_bytes(llama, precision.compute, prefixes, prompt)
+    copying += cache_bytes(llama, precision.compute, rows, prompt) // 2
+    copying += 2 * prefixes * prompt * llama.hidden_size * precision.compute.itemsize
+    step = layer_bytes(llama, precision.compute, rows) + _cast_bytes(llama, precision)
+    head = rows * (config.gen_head_width * 2 + config.vq.codebook_size) * precision.compute.itemsize
+    head += pictures * config.vq.codebook_size * SAMPLING
+    drawing = cache_bytes(llama, precision.compute, rows, prompt + codes - 1) + max(copying, step, head)
+    reading = cache_bytes(llama, precision.compute, prefixes, prompt) + _cast_bytes(llama, precision)
+    return int(MARGIN * max(drawing, reading + layer_bytes(llama, precision.compute, prefixes * prompt)))
+
+
+def describing_bytes(
+    config: JanusConfig,
+    dtype: torch.dtype | str | Precision,
+    rows: int,
+    prompt: int,
+    new: int,
+    pictures: int | None = None,
+) -> int:
+    """Peak bytes beside the weights for answering `rows` prompts of `prompt` tokens with up to `new` tokens each.
+
+    The prompts' tokens count those that stand for pictures, of which there are `pictures` in all (one a row).
+    """
+    precision, llama, vision = Precision.of(dtype), config.llama, config.vision
+    size = precision.compute.itemsize
+    pictures = rows if pictures is None else pictures
+    hidden = int(vision.width * vision.mlp_ratio)
+    pixels = pictures * 3 * vision.image_size**2 * size
+    cast = hidden * vision.width * size if precision.small else 0
+    seeing = pixels + pictures * vision.tokens * (3 * vision.width + 2 * hidden) * size + cast
+    features = pixels + pictures * vision.tokens * llama.hidden_size * size
+    masks = rows * prompt**2 * (1 + size) if rows > 1 else 0
+    reading = masks + layer_bytes(llama, precision.compute, rows * prompt) + _cast_bytes(llama, precision)
+    reading += rows * prompt * llama.hidden_size * size
+    head = rows * prompt * llama.hidden_size * size * 2 + rows * llama.vocab_size * SAMPLING
+    answering = cache_bytes(llama, precision.compute, rows, prompt + new - 1) + max(reading, head)
+    return int(MARGIN * max(seeing, features + answering))
+
+
+def decoding_bytes(
+    config: JanusConfig, dtype: torch.dtype | str | Precision, pictures: int, grid: tuple[int, int] | None = None
+) -> int:
+    """Peak bytes beside the weights for turning codes of `grid` (h, w) into pictures, or pictures into codes."""
+    vq, size = config.vq, Precision.of(dtype).vq.itemsize
+    h, w = grid or config.grid
+    levels = enumerate(reversed(vq.ch_mult))
+    maps = VQ_MAPS * max(h * w * 4**i * vq.ch * m for i, m in levels) * size
+    pixels = pictures * 3 * h * w * vq.downsampling**2 * 4
+    return int(MARGIN * max(maps + pixels, 3 * pixels))
+
+
+def _cast_bytes(config: LlamaConfig, precision: Precision) -> int:
+    """The largest layer's weight in the compute dtype: 8-bit ones are cast as they are used."""
+    small = precision.small is not None
+    return config.hidden_size * config.intermediate_size * precision.compute.itemsize if small else 0

@@ -1,0 +1,170 @@
+"""Residency under ComfyUI's patchers: partial loads change nothing, work is announced, and what is loaded is shared."""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from live_bytes import LiveBytes
+
+TINY = Path(__file__).parents[1] / "data" / "tiny_deepseek"
+PARTS = ("JanusUnderstanding", "JanusLanguage", "JanusVQ")
+CPU = torch.device("cpu")
+PICTURES = torch.rand(2, 96, 96, 3, generator=torch.Generator().manual_seed(0))
+
+
+def fresh(host: Any, dtype: str = "fp32") -> Any:
+    """The tiny Janus behind patchers, shared with no other test."""
+    operations = host.comfy.ops.disable_weight_init
+    janus = host.load(TINY, CPU, dtype, operations, quantised_layer=host.QuantisedHostedLinear)
+    return host.HostedJanus(janus, host.Precision.of(dtype), CPU, CPU)
+
+
+def everything(janus: Any) -> list[Any]:
+    """Whatever a Janus can do, as plain values."""
+    tokens = janus.generate("a red circle", count=2, seed=3)
+    answers = janus.answer_batch(["What is it?", "Why?"], [PICTURES[:1], []], max_new_tokens=8)
+    return [tokens.ids.tolist(), janus.decode(tokens).tolist(), janus.encode(PICTURES).ids.tolist(), answers]
+
+
+def offload(hosted: Any, share: float) -> list[torch.nn.Module]:
+    """Load each part with room for a share of its weights; the modules left on the offload device."""
+    for part in PARTS:
+        patcher = hosted._patchers[part]
+        patcher.partially_load(CPU, max(0.1, share * patcher.model_size()))
+    return [m for m in hosted._janus.model.modules() if hasattr(m, "prev_comfy_cast_weights")]
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8", "fp8_e4m3fn"])
+@pytest.mark.parametrize("share", [0, 0.3, 0.7])
+def test_a_partial_load_computes_what_a_full_one_does(host: Any, dtype: str, share: float) -> None:
+    expected = everything(host.load(TINY, dtype=dtype))
+    hosted = fresh(host, dtype)
+    left = offload(hosted, share)
+    own = [m for m in hosted._janus.model.modules() if hasattr(m, "comfy_cast_weights")]
+    assert len(left) == len(own) if share == 0 else 0 < len(left) < len(own)
+    assert everything(hosted._janus) == expected
+
+
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_no_weight_is_used_where_it_lies(host: Any, share: float) -> None:
+    """Another dtype stands in for another device here: weights of it are either cast for each use, or an error."""
+    expected = everything(host.load(TINY))
+    hosted = fresh(host)
+    tower = hosted._janus.model.vision_model.vision_tower
+    away = [m for m in offload(hosted, share) if not isinstance(m, torch.nn.Embedding)]  # whose output has its dtype
+    assert away
+    for module in away:
+        module.double()
+    tower.pos_embed.data = tower.pos_embed.data.double()  # belongs to no layer: a partial load never moves it
+    assert everything(hosted._janus) == expected
+    assert hosted._janus.model.embed_images(torch.rand(1, 3, 96, 96)).dtype == torch.float32
+
+
+def test_unloading_while_nothing_runs_leaves_no_trace(host: Any) -> None:
+    hosted = fresh(host)
+    weights = {key: value.clone() for key, value in hosted._janus.model.state_dict().items()}
+    before = everything(hosted._janus)
+    for _ in range(3):
+        hosted.to_answer("What is it?", 5)
+        hosted.to_draw("a red circle", 1, 5.0)
+        host.comfy.model_management.unload_all_models()
+        offload(hosted, 0.3)
+    assert everything(hosted._janus) == before
+    host.comfy.model_management.unload_all_models()
+    assert all(torch.equal(weights[key], value) for key, value in hosted._janus.model.state_dict().items())
+
+
+@pytest.fixture(scope="module")
+def middling(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of random weights, large enough that what grows with the model outweighs what does not."""
+    from safetensors.torch import save_file
+
+    from janus_core.config import JanusConfig
+    from janus_core.model.janus import JanusModel
+
+    folder = tmp_path_factory.mktemp("models") / "middling"
+    shutil.copytree(TINY, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    config = json.loads((folder / "config.json").read_text())
+    config["language_config"] |= {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 4}
+    config["vision_config"]["params"]["width"] = 256
+    config["aligner_config"]["params"] |= {"input_dim": 256}
+    for part in ("aligner_config", "gen_aligner_config", "gen_head_config"):
+        config[part]["params"]["n_embed"] = 512
+    config["gen_head_config"]["params"] |= {"image_token_embed": 512}
+    (folder / "config.json").write_text(json.dumps(config))
+    torch.manual_seed(0)
+    model = JanusModel(JanusConfig.from_dict(config), dtype=torch.float32).requires_grad_(False)
+    for weight in model.parameters():
+        weight.normal_(0, 0.02)
+    save_file(model.state_dict(), folder / "model.safetensors")
+    return folder
+
+
+@pytest.fixture
+def measure(host: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[int, int]]]:
+    """Runs something; for each load it asked ComfyUI for, the memory it asked for beside and the memory it then took."""
+    load = host.comfy.model_management.load_models_gpu
+
+    def measured(hosted: Any, run: Callable[[], object], known: list[torch.Tensor]) -> list[tuple[int, int]]:
+        asked, taken = [], []
+
+        def spy(models: list[Any], memory_required: int = 0) -> None:
+            load(models, memory_required)
+            taken.append(live.peak)
+            asked.append(memory_required)
+            live.peak = 0
+
+        monkeypatch.setattr(host.comfy.model_management, "load_models_gpu", spy)
+        with torch.no_grad(), LiveBytes([*hosted._janus.model.parameters(), *known]) as live:
+            run()
+        return list(zip(asked, [*taken[1:], live.peak], strict=True))
+
+    return measured
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "int8"])
+@pytest.mark.parametrize("count", [1, 4, 16])
+def test_nodes_ask_for_the_memory_they_take(host: Any, middling: Path, measure: Any, count: int, dtype: str) -> None:
+    from pack.nodes.describe import JanusDescribeImage  # pyright: ignore[reportMissingImports]
+    from pack.nodes.generate import JanusTextToImage  # pyright: ignore[reportMissingImports]
+
+    hosted = host.load_janus(middling, dtype)
+    settings = {"seed": 0, "batch_size": count, "cfg": 5.0, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+    drawing = measure(hosted, lambda: JanusTextToImage.execute(hosted, "a red circle on a hill", **settings), [])
+    assert len(drawing) == 2
+    pictures = torch.rand(count, 96, 96, 3)
+    describing = measure(
+        hosted, lambda: JanusDescribeImage.execute(hosted, pictures, "What is it?", 8, 1.0, 0), [pictures]
+    )
+    for what, (asked, taken) in zip(("drawing", "decoding", "describing"), [*drawing, *describing], strict=True):
+        print(f"{what} {count} in {dtype}: asked {asked}, took {taken}, {asked / taken - 1:+.1%}")
+        assert taken <= asked <= 1.15 * taken
+
+
+def test_a_second_load_of_the_same_files_and_dtype_shares_the_weights(host: Any, tmp_path: Path) -> None:
+    folder = shutil.copytree(TINY, tmp_path / "copy")
+    first = host.load_janus(folder, "fp32")
+    assert host.load_janus(folder, "fp32") is first
+    assert host.load_janus(folder, "bf16")._janus is not first._janus
+    patched = first.with_lora([], 1.0)
+    janus = first._janus
+    del first
+    assert host.load_janus(folder, "fp32")._janus is janus, "a model with a LoRA keeps its base in use"
+    del patched, janus
+    gc.collect()
+    assert not any(str(folder) in str(key) for key in host._loaded), "what nobody uses is forgotten"
+
+
+def test_a_file_replaced_on_disk_is_not_shared(host: Any, tmp_path: Path) -> None:
+    folder = shutil.copytree(TINY, tmp_path / "copy")
+    first = host.load_janus(folder, "fp32")
+    shutil.copy(TINY / "model.safetensors", folder / "new")
+    (folder / "new").replace(folder / "model.safetensors")
+    assert host.load_janus(folder, "fp32")._janus is not first._janus

@@ -1,0 +1,131 @@
+"""LoRA files: every spelling finds its weight, and what does not fit is refused with one sentence."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import janus_core
+from janus_core import CheckpointError
+from janus_core.lora import Target, lora_targets, read_lora
+
+LAYER = "language_model.model.layers.1.self_attn.q_proj"
+RANK = 4
+
+
+def tensors(layer: str, out: int = 64, width: int = 64, up: str = "lora_B", down: str = "lora_A") -> dict:
+    return {f"{layer}.{up}.weight": torch.randn(out, RANK), f"{layer}.{down}.weight": torch.randn(RANK, width)}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "my_lora.safetensors"
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        LAYER,
+        f"base_model.model.{LAYER}",
+        "base_model.model.model.layers.1.self_attn.q_proj",  # the language model trained by itself
+        "base_model.model.model.language_model.layers.1.self_attn.q_proj",  # transformers' Janus
+    ],
+)
+def test_peft_names(janus: janus_core.Janus, path: Path, layer: str) -> None:
+    saved = tensors(layer)
+    save_file(saved, path)
+    (found,) = read_lora(path, janus.model)
+    assert found.target == Target(f"{LAYER}.weight", None, (64, 64))
+    assert torch.equal(found.up, saved[f"{layer}.lora_B.weight"])
+    assert torch.equal(found.down, saved[f"{layer}.lora_A.weight"])
+    assert found.scale == 1
+
+
+@pytest.mark.parametrize("prefix", ["lora_unet_language_model_model_", "lora_te_language_model_model_", "lora_te_"])
+def test_kohya_names_and_alpha(janus: janus_core.Janus, path: Path, prefix: str) -> None:
+    layer = f"{prefix}layers_1_self_attn_q_proj"
+    save_file(tensors(layer, up="lora_up", down="lora_down") | {f"{layer}.alpha": torch.tensor(2.0)}, path)
+    (found,) = read_lora(path, janus.model)
+    assert found.target.key == f"{LAYER}.weight"
+    assert found.scale == 2 / RANK
+
+
+def test_every_linear_layer_but_the_vq_can_be_named(janus: janus_core.Janus) -> None:
+    linear = {
+        f"{name}.weight"
+        for name, module in janus.model.named_modules()
+        if isinstance(module, torch.nn.Linear) and not name.startswith("gen_vision_model")
+    }
+    assert {target.key for target in lora_targets(janus.model).values()} == linear
+
+
+def test_the_parts_of_a_stacked_weight(janus: janus_core.Janus) -> None:
+    parts = [lora_targets(janus.model)[f"model.vision_model.encoder.layers.0.self_attn.{p}_proj"] for p in "qkv"]
+    key = "vision_model.vision_tower.blocks.0.attn.qkv.weight"
+    assert parts == [Target(key, (start, 48), (48, 48)) for start in (0, 48, 96)]
+
+
+@pytest.mark.parametrize(("extra", "scale"), [({}, 16 / RANK), ({"use_rslora": True}, 16 / RANK**0.5)])
+def test_alpha_from_pefts_config(janus: janus_core.Janus, path: Path, extra: dict, scale: float) -> None:
+    save_file(tensors(f"base_model.model.{LAYER}"), path)
+    (path.parent / "adapter_config.json").write_text(json.dumps({"r": RANK, "lora_alpha": 16, **extra}))
+    (found,) = read_lora(path, janus.model)
+    assert found.scale == scale
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"r": 8, "lora_alpha": 16}, "rank 8 where the LoRA beside it has 4"),
+        ({"r": RANK}, "no usable lora_alpha"),
+        ({"r": RANK, "lora_alpha": 16, "alpha_pattern": {"q_proj": 3}}, "alpha or rank of their own"),
+    ],
+)
+def test_pefts_config_that_cannot_be_meant(janus: janus_core.Janus, path: Path, config: dict, expected: str) -> None:
+    save_file(tensors(f"base_model.model.{LAYER}"), path)
+    (path.parent / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=expected):
+        read_lora(path, janus.model)
+
+
+HEAD = "gen_head.vision_head"
+WHOLE = tensors(LAYER)
+REFUSED = {
+    "another model's names": (
+        {f"lora_unet_input_blocks_{i}_attn.lora_up.weight": torch.ones(4, 4) for i in range(5)},
+        r"5 tensors that this Janus has no place for \(lora_unet_input_blocks_0_attn.*and 2 more\)",
+    ),
+    "one unknown layer": (WHOLE | tensors("language_model.model.layers.7.mlp.up_proj"), r"2 tensors .*layers\.7\."),
+    "another kind of adapter": (WHOLE | {f"{LAYER}.lora_magnitude_vector.weight": torch.ones(64)}, "magnitude"),
+    "the VQ": (tensors("gen_vision_model.quantize.embedding", 128, 8), "gen_vision_model"),
+    "an embedding": (tensors("language_model.model.embed_tokens", 320), "embed_tokens"),
+    "another size": (tensors(LAYER, 2048, 2048), r"1 of 1 layers \(.*q_proj is for \[2048, 2048\], not \[64, 64\]\)"),
+    "another size of one layer": (WHOLE | tensors(HEAD, 16384), r"1 of 2 layers .*vision_head"),
+    "half a layer": ({k: v for k, v in WHOLE.items() if "lora_A" in k}, "only a part of .*q_proj"),
+    "only an alpha": (WHOLE | {f"{HEAD}.alpha": torch.tensor(1.0)}, "only a part of gen_head"),
+    "nothing": ({}, "no LoRA layer"),
+    "NaN": ({k: v * float("nan") for k, v in WHOLE.items()}, "no finite numbers"),
+    "whole numbers": ({k: v.long() for k, v in WHOLE.items()}, "torch.int64"),
+    "ranks that differ": (WHOLE | {f"{LAYER}.lora_A.weight": torch.ones(3, 64)}, r"\[64, 4\] times \[3, 64\]"),
+    "an alpha of NaN": (WHOLE | {f"{LAYER}.alpha": torch.tensor(float("nan"))}, "alpha"),
+    "one weight twice": (WHOLE | tensors(f"base_model.model.{LAYER}"), "two names"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_does_not_fit_is_refused(janus: janus_core.Janus, path: Path, what: str) -> None:
+    saved, expected = REFUSED[what]
+    save_file(saved, path)
+    with pytest.raises(CheckpointError, match=expected) as error:
+        read_lora(path, janus.model)
+    assert "my_lora.safetensors" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["cut.safetensors", "cut.bin"])
+def test_a_damaged_file(janus: janus_core.Janus, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\x10\0\0\0\0\0\0\0{")
+    with pytest.raises(CheckpointError, match=name):
+        read_lora(tmp_path / name, janus.model)
