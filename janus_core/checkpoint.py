@@ -179,12 +179,9 @@ class Weights(Mapping[str, Tensor]):
     """All tensors of a checkpoint by name, each read from the memory-mapped file when asked for."""
 
     def __init__(self, files: tuple[Path, ...]):
-        self._files: dict[str, Path] = {}
         self._readers: dict[str, Callable[[], Tensor]] = {}
         for path in files:
-            reader = _open_safetensors(path) if path.suffix.lower() == ".safetensors" else _open_pickle(path)
-            self._readers |= reader
-            self._files |= dict.fromkeys(reader, path)
+            self._readers |= _open_safetensors(path) if path.suffix.lower() == ".safetensors" else _open_pickle(path)
 
     def __getitem__(self, key: str) -> Tensor:
         return self._readers[key]()
@@ -194,9 +191,6 @@ class Weights(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._readers)
-
-    def file_of(self, key: str) -> Path:
-        return self._files[key]
 
 
 def _safetensors(path: Path) -> safe_open:

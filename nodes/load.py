@@ -15,12 +15,13 @@ from . import host
 
 JanusType = io.Custom("JANUS")
 EMBEDDED = f"{DEFAULT_CHECKPOINT} (embedded, draws noise)"
+MINI = "janus-mini"
 SHARD = re.compile(r"-\d+-of-\d+\.")
 
 
 def checkpoints() -> dict[str, str | Path]:
-    """What the list shows -> what janus_core opens: the embedded checkpoint, then all that lie in the model folders."""
-    found: dict[str, str | Path] = {EMBEDDED: DEFAULT_CHECKPOINT}
+    """What the list shows -> what janus_core opens: embedded checkpoints, then all that lie in the model folders."""
+    found: dict[str, str | Path] = {EMBEDDED: DEFAULT_CHECKPOINT, f"{MINI} (embedded, draws shapes)": MINI}
     for root in host.model_roots():
         for folder, subfolders, files in os.walk(root, followlinks=True):
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
@@ -78,7 +79,7 @@ class JanusLoader(io.ComfyNode):
                     options=list(checkpoints()),
                     default=EMBEDDED,
                     tooltip="The model to use. Put downloaded models, each in its own folder with its config.json, or "
-                    "single files that Save Janus wrote, into models/janus. The embedded one needs no download.",
+                    "single files that Save Janus wrote, into models/janus. The embedded ones need no download.",
                 ),
                 io.Combo.Input(
                     "dtype",

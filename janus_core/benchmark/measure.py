@@ -23,7 +23,6 @@ class Row:
     unit: str
     values: dict[str, float] = field(default_factory=dict)
     floor: float | None = None
-    more_is_better: bool = False
 
 
 def random_model(config: JanusConfig, device: torch.device, dtype: torch.dtype) -> JanusModel:
@@ -122,7 +121,7 @@ def answering(engines: Sequence[Engine], model: JanusModel, words: int, rounds: 
     pixels = torch.zeros(1, 3, size, size, device=device, dtype=dtype)
     prompt = [*prompt_of(40), *[image_id] * model.config.vision.tokens, *prompt_of(12)]
     first = Row("first word: picture + question", "s")
-    rate = Row("answer", "words/s", more_is_better=True)
+    rate = Row("answer", "words/s")
 
     def figure(engine: Engine, count: int) -> float:
         return seconds(lambda: engine.answer(prompt, image_id, pixels, count), device)
