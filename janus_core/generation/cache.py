@@ -36,11 +36,13 @@ class StaticCache:
         if self.slots is None:
             self.keys[layer, :, :, self.length : end] = k
             self.values[layer, :, :, self.length : end] = v
+        elif mask is None:
+            raise ValueError("slots need a mask, which says how far to look")
         else:
             where = self.slots[:, None, :, None].expand_as(k)
             self.keys[layer].scatter_(2, where, k)
             self.values[layer].scatter_(2, where, v)
-            end = self.keys.shape[3] if mask is None else mask.shape[-1]
+            end = mask.shape[-1]
         if self.length == 0:
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
         keys, values = self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
