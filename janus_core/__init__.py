@@ -1,7 +1,7 @@
 """Janus and Janus-Pro in plain PyTorch: one transformer that reads pictures and draws them.
 
 >>> import janus_core
->>> janus = janus_core.load("janus-random")
+>>> janus = janus_core.load("janus-mini")
 >>> pictures = janus.decode(janus.generate("a red circle", count=4, seed=7))  # float [4, H, W, 3] in 0..1
 """
 

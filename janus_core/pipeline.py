@@ -22,7 +22,7 @@ from .precision import Precision
 from .processing import Processor, Turn, check_images
 from .tokens import ImageTokens, fingerprint
 
-DEFAULT_CHECKPOINT = "janus-random"
+DEFAULT_CHECKPOINT = "janus-mini"
 Pictures = Tensor | list[Tensor]
 
 

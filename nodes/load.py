@@ -14,14 +14,13 @@ from ..janus_core.checkpoint import WEIGHT_FILES, WEIGHT_SUFFIXES, carried_texts
 from . import host
 
 JanusType = io.Custom("JANUS")
-EMBEDDED = f"{DEFAULT_CHECKPOINT} (embedded, draws noise)"
-MINI = "janus-mini"
+EMBEDDED = f"{DEFAULT_CHECKPOINT} (embedded, draws shapes)"
 SHARD = re.compile(r"-\d+-of-\d+\.")
 
 
 def checkpoints() -> dict[str, str | Path]:
-    """What the list shows -> what janus_core opens: embedded checkpoints, then all that lie in the model folders."""
-    found: dict[str, str | Path] = {EMBEDDED: DEFAULT_CHECKPOINT, f"{MINI} (embedded, draws shapes)": MINI}
+    """What the list shows -> what janus_core opens: the embedded checkpoint, then all that lie in the model folders."""
+    found: dict[str, str | Path] = {EMBEDDED: DEFAULT_CHECKPOINT}
     for root in host.model_roots():
         for folder, subfolders, files in os.walk(root, followlinks=True):
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
@@ -79,7 +78,7 @@ class JanusLoader(io.ComfyNode):
                     options=list(checkpoints()),
                     default=EMBEDDED,
                     tooltip="The model to use. Put downloaded models, each in its own folder with its config.json, or "
-                    "single files that Save Janus wrote, into models/janus. The embedded ones need no download.",
+                    "single files that Save Janus wrote, into models/janus. The embedded one needs no download.",
                 ),
                 io.Combo.Input(
                     "dtype",

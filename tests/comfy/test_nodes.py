@@ -45,9 +45,9 @@ def test_every_input_output_and_node_explains_itself(server: ComfyServer, name: 
     assert all(label != kind for label, kind in zip(node["output_name"], node["output"], strict=True))
 
 
-def test_offers_the_embedded_checkpoints_first_and_those_of_every_model_folder(server: ComfyServer) -> None:
+def test_offers_the_embedded_checkpoint_first_and_those_of_every_model_folder(server: ComfyServer) -> None:
     names = offered(server)
-    assert names[0].startswith("janus-random (embedded") and names[1].startswith("janus-mini (embedded")
+    assert names[0] == "janus-mini (embedded, draws shapes)"
     assert {"tiny", "Janus-Pro-tiny", "family/tiny elsewhere"} <= set(names)
 
 

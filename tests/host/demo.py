@@ -55,9 +55,10 @@ def main() -> None:
     print(f"Picture:  {PICTURES / saved}")
     print(f"Question: {graph[ask]['inputs']['question']}")
     print(f"Answer:   {run.outputs[ask]['text'][0]!r}")
-    if "random" in checkpoint:
-        print(f"\nThe picture is noise and the answer nonsense: {checkpoint} has random weights.")
-        print("Put a real Janus-Pro into ComfyUI's models/janus and choose it in Load Janus.")
+    if "embedded" in checkpoint:
+        print(
+            "\nThis model knows only coloured shapes. Put a real Janus-Pro into ComfyUI's models/janus for the whole world."
+        )
 
 
 if __name__ == "__main__":
