@@ -23,6 +23,7 @@ from .processing import Processor, Turn, check_images
 from .tokens import ImageTokens, fingerprint
 
 DEFAULT_CHECKPOINT = "janus-mini"
+DEFAULT_SHA256 = "f8d891a3e9dff35d69e59da0ce82c4ad9d6b479c47f967e103c215371c35f97b"  # of its model.safetensors
 Pictures = Tensor | list[Tensor]
 
 

@@ -11,23 +11,23 @@ from .world import BACKGROUNDS, CELL, COLOURS, PLACES, SHAPES, SIZES, Scene, Thi
 NUMBERS = ("zero", "one", "two", "three", "four")
 OPENINGS = ("a photo of", "a picture of", "an image of", "draw", "please draw", "show me")
 GROUPS: tuple[tuple[tuple[int, ...], float], ...] = (  # equal objects in each group, and how often
-    ((1,), 0.22),
-    ((1, 1), 0.30),
-    ((1, 1, 1), 0.12),
-    ((1, 1, 1, 1), 0.06),
-    ((2,), 0.08),
-    ((3,), 0.08),
-    ((4,), 0.08),
-    ((2, 1), 0.03),
-    ((3, 1), 0.015),
-    ((2, 2), 0.015),
+    ((1,), 0.15),
+    ((1, 1), 0.44),
+    ((1, 1, 1), 0.11),
+    ((1, 1, 1, 1), 0.05),
+    ((2,), 0.06),
+    ((3,), 0.07),
+    ((4,), 0.07),
+    ((2, 1), 0.025),
+    ((3, 1), 0.0125),
+    ((2, 2), 0.0125),
 )
 
 
 def draw_groups(rng: np.random.Generator, simple: bool = False) -> tuple[int, ...]:
     """How many equal objects each group of a scene has, drawn by the shares of GROUPS; one or two if `simple`."""
     if simple:
-        return (1,) if rng.random() < 0.7 else (1, 1)
+        return (1,) if rng.random() < 0.5 else (1, 1)
     return GROUPS[int(rng.choice(len(GROUPS), p=[share for _, share in GROUPS]))][0]
 
 
@@ -75,8 +75,8 @@ def drawing_prompt(scene: Scene, rng: np.random.Generator, simple: bool = False)
     groups = groups_of(scene.things)
     groups = [groups[i] for i in rng.permutation(len(groups))]
     shapes = [group[0].shape for group in groups]
-    say_colour = len(set(shapes)) < len(shapes) or rng.random() < (0.95 if simple else 0.7)
-    say_size = rng.random() < (0.8 if simple else 0.35)
+    say_colour = len(set(shapes)) < len(shapes) or rng.random() < (0.95 if simple else 0.65)
+    say_size = rng.random() < (0.8 if simple else 0.35 if say_colour else 0.7)
     single = all(len(group) == 1 for group in groups)
     related_pair = len(groups) == 2 and single and rng.random() < (0.15 if simple else 0.5)
     say_place = single and not related_pair and rng.random() < (0.8 if simple else 0.35)
@@ -118,6 +118,16 @@ class Exchange:
     question: str
     answer: str
     earlier: tuple[str, str] | None = None
+
+
+def told(scene: Scene, rng: np.random.Generator) -> str:
+    """The whole scene in words, its objects in any order: and so all that a question about it needs."""
+    parts = []
+    for index in rng.permutation(len(scene.things)):
+        thing = scene.things[index]
+        look = Wanted(thing.shape, thing.colour, thing.size)
+        parts.append(f"{name(look)} {pick(rng, ('in the', 'at the'))} {PLACES[thing.cell]}")
+    return f"{pick(rng, OPENINGS[:3])} {listed(parts)} on a {scene.background} background"
 
 
 def _only_one(scene: Scene, rng: np.random.Generator) -> Thing:

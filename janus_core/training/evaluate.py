@@ -18,6 +18,7 @@ from ..pipeline import Janus, Pictures
 from .captions import OPENINGS, QUESTION_KINDS, name
 from .geneval import draw_prompts, write_prompt
 from .judge import Request, Wanted, follows
+from .sheet import contact_sheet
 from .world import COLOURS, PLACES, SHAPES, SIZES, is_held_out, render, sample_scene
 from .world_samples import ask, turns_of
 
@@ -179,6 +180,21 @@ def format_table(title: str, table: dict) -> str:
     return "\n".join(lines)
 
 
+def markdown(report: dict) -> str:
+    """The report as a model card shows it: drawing at the best CFG weight, and answers."""
+    lines = []
+    for title, table in (("drawing", report["cfg"].get(report.get("best_cfg"))), ("answering", report.get("answers"))):
+        if table:
+            lines += [f"| {title} | all | seen | held out |", "|---|---|---|---|"]
+            lines += [
+                f"| {row.replace('_', ' ')} | {v['all']:.2f} | {v['seen']:.2f} | {v['held_out']:.2f} |"
+                for row, v in table.items()
+            ]
+            lines.append("")
+    means = ", ".join(f"{weight}: {table['mean']['all']:.2f}" for weight, table in report["cfg"].items())
+    return "\n".join([*lines, f"Means by CFG weight: {means}."])
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the `eval` command to argparse; it also takes --checkpoint, --device, --dtype and --seed."""
     parser.add_argument("--prompts", type=int, default=50, help="prompts a category, half of them held out; 0 = none")
@@ -188,13 +204,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-p", type=float, default=1.0)
     parser.add_argument("--answers", type=int, default=100, help="questions a kind, half of them held out; 0 = none")
     parser.add_argument("--reconstructions", type=int, default=300, help="pictures through the VQ tokenizer; 0 = none")
-    parser.add_argument("--out", type=Path, help="folder for report.json")
+    parser.add_argument("--out", type=Path, help="folder for report.json and scores.md")
+    parser.add_argument("--sheet", type=Path, help="draw a contact sheet at the best CFG weight into this file")
     parser.add_argument("--keep", action="store_true", help="keep the pictures there, in GenEval's layout")
     parser.add_argument("--geneval", type=Path, help="GenEval's evaluation_metadata.jsonl: only draw it into --out")
 
 
 def run(args: argparse.Namespace, janus: Janus) -> dict:
-    """Score `janus`, print tables as they come, write `report.json`; or, with --geneval, draw its prompts.
+    """Score `janus`, print tables as they come, write `report.json` and `scores.md`; or, with --geneval, draw its prompts.
 
     Raises InputError when pictures are to be kept and there is no folder for them.
     """
@@ -224,4 +241,7 @@ def run(args: argparse.Namespace, janus: Janus) -> dict:
     if out:
         out.mkdir(parents=True, exist_ok=True)
         (out / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        (out / "scores.md").write_text(markdown(report) + "\n", encoding="utf-8")
+    if args.sheet:
+        contact_sheet(janus, float(report.get("best_cfg", args.cfg[0])), args.cfg).save(args.sheet)
     return report

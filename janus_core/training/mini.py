@@ -16,6 +16,7 @@ from .vq_trainer import UNUSED
 from .world import SIDE
 
 WIDTH, LAYERS, HEADS, INNER = 192, 6, 6, 512
+HEAD_WIDTH = 384
 VISION = {"width": 128, "layers": 3, "heads": 4, "patch_size": 16, "mlp_ratio": 4}
 VQ = {"ch": 32, "ch_mult": [1, 1, 2, 2, 4], "z_channels": 128, "num_res_blocks": 1}
 CODES, CODE_WIDTH = 1024, 32
@@ -44,7 +45,7 @@ def mini_config(vocabulary: int) -> dict:
         "gen_head_config": {
             "cls": "vision_head",
             "model_type": "gen_head",
-            "params": {"image_token_embed": WIDTH, "image_token_size": CODES, "n_embed": WIDTH},
+            "params": {"image_token_embed": HEAD_WIDTH, "image_token_size": CODES, "n_embed": WIDTH},
         },
         "language_config": {
             "model_type": "llama",
@@ -143,6 +144,17 @@ def looks_of_patches(patches: Tensor, width: int) -> Tensor:
     return torch.cat([principal_axes(patches, width // 2), principal_axes(outline, width // 2)], dim=1)
 
 
+def pairs_of_looks(patches: Tensor, width: int) -> Tensor:
+    """Unit vectors [n, width] alike only where colours *and* outline are: random mixes of their products.
+
+    Sums of the two alone cannot say "a red circle or a blue square" without also saying "a blue circle".
+    """
+    colours, outlines = looks_of_patches(patches, 32).chunk(2, dim=1)
+    products = (colours[:, :, None] * outlines[:, None, :]).flatten(1)
+    mix = torch.randn(products.shape[1], width, generator=torch.Generator().manual_seed(0)) * width**-0.5
+    return F.normalize(products @ mix, dim=1)
+
+
 def start_from_looks(model: JanusModel, centres: Tensor) -> None:
     """Let codes that look alike start alike, in what the transformer is shown of them and in how it says them.
 
@@ -151,12 +163,11 @@ def start_from_looks(model: JanusModel, centres: Tensor) -> None:
     """
     used = centres[:, 0] < UNUSED
     with torch.no_grad():
-        for weight, scale in (
-            (model.gen_embed.weight, model.gen_embed.embedding_dim**0.5),
-            (model.gen_head.vision_head.weight, 0.7),
-        ):
-            weight.zero_()
-            weight[used] = scale * looks_of_patches(centres[used], weight.shape[1])
+        shown, said = model.gen_embed.weight.zero_(), model.gen_head.vision_head.weight.zero_()
+        shown[used] = shown.shape[1] ** 0.5 * looks_of_patches(centres[used], shown.shape[1])
+        half = said.shape[1] // 2
+        said[used, :half] = 0.7 * looks_of_patches(centres[used], half)
+        said[used, half:] = pairs_of_looks(centres[used], said.shape[1] - half)
         model.gen_head.vision_head.bias.zero_()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
-from ..processing import Processor, Turn
+from ..processing import IMAGE_TAG, Processor, Turn
 from .stages import KINDS
 
 Source = Callable[[np.random.Generator, int], "Sample"]  # a generator of its own, and how many came before
@@ -19,14 +19,14 @@ Source = Callable[[np.random.Generator, int], "Sample"]  # a generator of its ow
 class Sample:
     """One training sequence.
 
-    Understanding and text: `ids` are prompt, answer and EOS, and tokens from `answer_start` on are learned.
+    Understanding and text: `ids` are a conversation, and the tokens [start, end) of each of `answers` are learned.
     Generation: `ids` are the prompt up to begin_of_image, and the picture that follows is learned, given as `codes`
     or as a picture (uint8 [H, W, 3]) for the VQ tokenizer to encode.
     """
 
     kind: str
     ids: list[int]
-    answer_start: int = 0
+    answers: tuple[tuple[int, int], ...] = ()
     pictures: tuple[np.ndarray, ...] = ()
     codes: np.ndarray | None = None
 
@@ -34,12 +34,20 @@ class Sample:
         return len(self.ids) + (image_tokens if self.kind == "generation" else 0)
 
 
-def answered(processor: Processor, turns: list[Turn], answer: str, pictures: tuple[np.ndarray, ...]) -> Sample:
-    """A sample that teaches `answer` as the next assistant turn."""
-    prompt = processor.question_prompt(turns, len(pictures))
-    words = processor.tokenizer.encode(f" {answer}", add_special_tokens=False).ids
-    kind = "understanding" if pictures else "text"
-    return Sample(kind, [*prompt, *words, processor.eos], len(prompt), pictures)
+def answered(processor: Processor, turns: list[Turn], pictures: tuple[np.ndarray, ...]) -> Sample:
+    """A sample that teaches what the assistant says, and where it ends, in each of its turns; the last is its own."""
+    ids: list[int] = []
+    answers = []
+    named = any(IMAGE_TAG in turn["content"] for turn in turns)
+    for number, turn in enumerate(turns):
+        if turn["role"] == "assistant":
+            before = turns[:number]
+            shown = sum(t["content"].count(IMAGE_TAG) for t in before) if named else len(pictures)
+            prompt = processor.question_prompt(before, shown)
+            words = processor.tokenizer.encode(f" {turn['content'].strip()}", add_special_tokens=False).ids
+            ids = [*prompt, *words, processor.eos]
+            answers.append((len(prompt), len(ids)))
+    return Sample("understanding" if pictures else "text", ids, tuple(answers), pictures)
 
 
 class Mixture:
@@ -108,7 +116,7 @@ def _read_line(line: str, folder: Path, where: str) -> tuple[str, dict]:
         {"role": "assistant", "content": entry["answer"]},
     ]
     if len(turns) < 2 or turns[-1].get("role") != "assistant":
-        raise InputError(f"{where} has turns that do not end with the assistant's, which is what is learned.")
+        raise InputError(f"{where} has turns that do not end with the assistant's: what it says is what is learned.")
     return ("understanding" if paths else "text"), {"turns": turns, "paths": paths}
 
 
@@ -121,7 +129,7 @@ def _sample_of(entry: dict, processor: Processor) -> Sample:
         square = centre_crop(pictures[0], processor.image_size)
         return Sample("generation", processor.drawing_prompt(entry["prompt"]), pictures=(square,))
     arrays = tuple(np.asarray(picture) for picture in pictures)
-    return answered(processor, entry["turns"][:-1], entry["turns"][-1]["content"], arrays)
+    return answered(processor, entry["turns"], arrays)
 
 
 def centre_crop(image: Image.Image, size: int) -> np.ndarray:

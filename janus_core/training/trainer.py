@@ -29,7 +29,8 @@ class Batch:
     pixels: Tensor | None  # [pictures, 3, S, S]
     codes: Tensor | None  # [drawings, n]
     drawn: Tensor  # bool [B], rows that draw
-    starts: Tensor  # long [B], length of the prompt
+    starts: Tensor  # long [drawings], length of each one's prompt
+    learned: Tensor  # bool [B, T], tokens of answers
 
 
 class Trainer:
@@ -69,8 +70,8 @@ class Trainer:
         batches = [self.collate(samples[i : i + stage.micro_batch]) for i in range(0, len(samples), stage.micro_batch)]
         tokens: dict[str, int] = dict.fromkeys(KINDS, 0)
         for sample in samples:
-            drawing = sample.kind == "generation"
-            tokens[sample.kind] += self.processor.image_tokens if drawing else len(sample.ids) - sample.answer_start
+            answers = sum(end - start for start, end in sample.answers)
+            tokens[sample.kind] += self.processor.image_tokens if sample.kind == "generation" else answers
         present = [kind for kind in KINDS if tokens[kind]]
         shares: dict[str, float] = dict(zip(KINDS, self.mixture.shares, strict=True))
         whole = sum(shares[kind] for kind in present)
@@ -109,13 +110,14 @@ class Trainer:
             codes = torch.stack(given).to(self.device)
         length = max(len(sample.ids) for sample in samples)
         ids = torch.full((len(samples), length), -1)
+        learned = torch.zeros_like(ids, dtype=torch.bool)
         for row, sample in enumerate(samples):
             ids[row, : len(sample.ids)] = torch.tensor(sample.ids)
-        starts = [len(s.ids) if s.kind == "generation" else s.answer_start for s in samples]
-        drawn = torch.tensor([s.kind == "generation" for s in samples])
-        return Batch(
-            ids.to(self.device), pixels, codes, drawn.to(self.device), torch.tensor(starts, device=self.device)
-        )
+            for start, end in sample.answers:
+                learned[row, start:end] = True
+        starts = torch.tensor([len(sample.ids) for sample in drawing])
+        drawn = torch.tensor([sample.kind == "generation" for sample in samples])
+        return Batch(*(t if t is None else t.to(self.device) for t in (ids, pixels, codes, drawn, starts, learned)))
 
     @torch.no_grad()
     def _encode(self, picture: np.ndarray) -> Tensor:
@@ -136,17 +138,15 @@ class Trainer:
             spots = None
             if batch.codes is not None:
                 count = batch.codes.shape[1]
-                longest = int(batch.starts[batch.drawn].max()) + count - 1
+                longest = int(batch.starts.max()) + count - 1
                 embeds = F.pad(embeds, (0, 0, 0, max(longest - embeds.shape[1], 0)))
                 rows = batch.drawn.nonzero()  # [drawings, 1]
-                spots = (rows, batch.starts[batch.drawn][:, None] + torch.arange(count, device=self.device))
+                spots = (rows, batch.starts[:, None] + torch.arange(count, device=self.device))
                 drawn = model.embed_codes(batch.codes[:, :-1]).to(embeds.dtype)
                 embeds = embeds.index_put((spots[0], spots[1][:, :-1]), drawn)
             hidden = model.language_model.model(embeds)
             picture_logits = model.gen_head(hidden[spots[0], spots[1] - 1]) if spots is not None else None
-            place = torch.arange(batch.ids.shape[1], device=self.device)
-            learned = (place >= batch.starts[:, None]) & (batch.ids >= 0) & ~batch.drawn[:, None]
-            rows, columns = learned.nonzero(as_tuple=True)
+            rows, columns = batch.learned.nonzero(as_tuple=True)
             word_logits = model.language_model.lm_head(hidden[rows, columns - 1]) if len(rows) else None
         found: dict[str, Tensor] = {}
         if picture_logits is not None and batch.codes is not None:

@@ -14,6 +14,7 @@ from .captions import (
     drawing_prompt,
     plain_text,
     scene_fits,
+    told,
     which_picture,
 )
 from .samples import Sample, Source, answered
@@ -21,7 +22,9 @@ from .world import BACKGROUNDS, COLOURS, SHAPES, SIZES, Scene, Thing, render, sa
 
 Encode = Callable[[np.ndarray], Tensor]  # uint8 [N, H, W, 3] -> codes [N, h * w]
 GRID = 6
-LEAST_SIMPLE = 0.3  # share of simple scenes that stays to the end
+MORE_QUESTIONS = 4  # about the same pictures, after the first: seeing a picture costs more than a question
+PLAIN = 0.1  # share of the text that is not about a scene told in words
+LEAST_SIMPLE = 0.2  # share of simple scenes that stays to the end
 
 
 class WorldCodes:
@@ -77,6 +80,18 @@ def ask(
             return ABOUT_ONE[kind](scene, rng), (scene,)
 
 
+def ask_again(scenes: tuple[Scene, ...], rng: np.random.Generator) -> Exchange:
+    """One more question about scenes that have been asked about."""
+    while True:
+        kind = QUESTION_KINDS[int(rng.integers(len(ABOUT_ONE)))]
+        if len(scenes) == 2:
+            exchange = which_picture(*scenes, rng)
+            if exchange:
+                return exchange
+        elif kind != "follow_up" and scene_fits(kind, scenes[0]):
+            return ABOUT_ONE[kind](scenes[0], rng)
+
+
 def turns_of(exchange: Exchange) -> list[Turn]:
     """The conversation up to and with the question."""
     turns: list[Turn] = []
@@ -86,6 +101,11 @@ def turns_of(exchange: Exchange) -> list[Turn]:
             {"role": "assistant", "content": f" {exchange.earlier[1]}"},
         ]
     return [*turns, {"role": "user", "content": exchange.question}]
+
+
+def conversation(exchange: Exchange) -> list[Turn]:
+    """The question with its answer."""
+    return [*turns_of(exchange), {"role": "assistant", "content": exchange.answer}]
 
 
 def world_sources(processor: Processor, codes: WorldCodes, simple_samples: int = 0) -> dict[str, Source]:
@@ -100,11 +120,18 @@ def world_sources(processor: Processor, codes: WorldCodes, simple_samples: int =
     def understanding(rng: np.random.Generator, index: int) -> Sample:
         kind = QUESTION_KINDS[int(rng.integers(len(QUESTION_KINDS)))]
         exchange, scenes = ask(kind, rng, simple=is_simple(rng, index))
-        return answered(processor, turns_of(exchange), exchange.answer, tuple(render(scene) for scene in scenes))
+        turns = conversation(exchange)
+        for _ in range(MORE_QUESTIONS):
+            turns += conversation(ask_again(scenes, rng))
+        return answered(processor, turns, tuple(render(scene) for scene in scenes))
 
     def text(rng: np.random.Generator, index: int) -> Sample:
-        exchange = plain_text(rng)
-        return answered(processor, turns_of(exchange), exchange.answer, ())
+        if rng.random() < PLAIN:
+            return answered(processor, conversation(plain_text(rng)), ())
+        scene = sample_scene(rng, draw_groups(rng))
+        turns = [turn for _ in range(1 + MORE_QUESTIONS) for turn in conversation(ask_again((scene,), rng))]
+        turns[0] = {"role": "user", "content": f"{told(scene, rng)}. {turns[0]['content']}"}
+        return answered(processor, turns, ())
 
     def generation(rng: np.random.Generator, index: int) -> Sample:
         simple = is_simple(rng, index)

@@ -135,7 +135,7 @@ def test_the_drawing_loss_is_what_the_model_says_of_each_code_in_turn(model, pro
     assert found["generation"].item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_answer_loss_covers_the_answer_and_its_end_and_nothing_else(model, processor, sources):
+def test_the_answer_loss_covers_the_answers_and_their_ends_and_nothing_else(model, processor, sources):
     rng = np.random.default_rng(1)
     samples = sorted((sources["understanding"](rng, 0) for _ in range(3)), key=lambda s: len(s.ids))
     run = trainer(model, processor, sources, MINI["stage2"])
@@ -147,9 +147,12 @@ def test_the_answer_loss_covers_the_answer_and_its_end_and_nothing_else(model, p
             embeds, _ = embed_prompts(
                 model, [sample.ids], processor.image, processor.pad, features, torch.device("cpu")
             )
-            logits = model.language_model.lm_head(model.language_model.model(embeds))[0, sample.answer_start - 1 : -1]
-            expected += F.cross_entropy(logits, torch.tensor(sample.ids[sample.answer_start :]), reduction="sum").item()
-            assert sample.ids[-1] == processor.eos
+            logits = model.language_model.lm_head(model.language_model.model(embeds))[0]
+            assert len(sample.answers) > 1
+            for start, end in sample.answers:
+                answer = torch.tensor(sample.ids[start:end])
+                expected += F.cross_entropy(logits[start - 1 : end - 1], answer, reduction="sum").item()
+                assert answer[-1] == processor.eos
     assert found == pytest.approx(expected, rel=1e-5)
 
 

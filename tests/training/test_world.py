@@ -1,16 +1,19 @@
 """The mini's world: nothing held out is ever trained on, words are true, and the vocabulary knows them all."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 
-from janus_core.training.captions import QUESTION_KINDS, draw_groups, drawing_prompt, plain_text
+from janus_core.training.captions import QUESTION_KINDS, draw_groups, drawing_prompt, plain_text, told
 from janus_core.training.evaluate import CATEGORIES, all_prompts, choose_prompts
-from janus_core.training.mini import looks_of_patches, start_from_looks
+from janus_core.training.mini import looks_of_patches, pairs_of_looks, start_from_looks
 from janus_core.training.vocabulary import UNKNOWN, build_tokenizer
 from janus_core.training.vq_trainer import UNUSED, patches_of, to_pixels
 from janus_core.training.world import (
     COLOURS,
+    PLACES,
     SHAPES,
     Scene,
     Thing,
@@ -74,8 +77,25 @@ def test_the_vocabulary_knows_every_word_spoken():
         held_out = bool(index % 2)
         exchange, _ = ask(QUESTION_KINDS[index % len(QUESTION_KINDS)], rng, held_out)
         scene = sample_scene(rng, draw_groups(rng), held_out)
-        for text in (exchange.question, exchange.answer, drawing_prompt(scene, rng)[0], plain_text(rng).question):
+        for text in (
+            exchange.question,
+            exchange.answer,
+            drawing_prompt(scene, rng)[0],
+            told(scene, rng),
+            plain_text(rng).question,
+        ):
             assert UNKNOWN not in tokenizer.encode(text).tokens, text
+
+
+def test_a_told_scene_names_every_object_with_all_that_can_be_asked_about_it():
+    rng = np.random.default_rng(2)
+    for _ in range(50):
+        scene = sample_scene(rng, draw_groups(rng))
+        text = told(scene, rng)
+        for thing in scene.things:
+            named = f"{thing.size} {thing.colour} {thing.shape} (in|at) the {PLACES[thing.cell]}(,| and| on a)"
+            assert re.search(named, text), (named, text)
+        assert text.endswith(f"on a {scene.background} background")
 
 
 def test_words_come_back_as_they_went_in():
@@ -117,13 +137,14 @@ def test_codes_of_one_colour_or_one_outline_start_alike(model):
     looks = [(shape, colour) for shape in SHAPES for colour in COLOURS]
     scenes = [Scene("white", (Thing(shape, colour, "large", 4),)) for shape, colour in looks]
     patches = patches_of(to_pixels(np.stack([render(scene) for scene in scenes])), 16).unflatten(0, (len(looks), 36))
-    rows = looks_of_patches(patches[:, 14], 32)
+    rows, pairs = looks_of_patches(patches[:, 14], 32), pairs_of_looks(patches[:, 14], 256)
     likeness = rows @ rows.T / 2
     same_shape = torch.tensor([[a[0] == b[0] for b in looks] for a in looks])
     same_colour = torch.tensor([[a[1] == b[1] for b in looks] for a in looks])
     neither = likeness[~same_shape & ~same_colour].mean()
     assert likeness[same_shape & ~same_colour].mean() > neither + 0.3
     assert likeness[same_colour & ~same_shape].mean() > neither + 0.1
+    assert (pairs @ pairs.T)[same_shape != same_colour].abs().mean() < 0.3, "alike in one is not alike as a pair"
 
     centres = torch.full((64, 768), UNUSED)
     centres[: len(looks)] = patches[:, 14]
