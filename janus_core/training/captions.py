@@ -9,6 +9,7 @@ from .judge import Request, Wanted, related
 from .world import BACKGROUNDS, CELL, COLOURS, PLACES, SHAPES, SIZES, Scene, Thing
 
 NUMBERS = ("zero", "one", "two", "three", "four")
+FORWARDS, BACKWARDS = ("left of", "above"), ("right of", "below")
 OPENINGS = ("a photo of", "a picture of", "an image of", "draw", "please draw", "show me")
 GROUPS: tuple[tuple[tuple[int, ...], float], ...] = (  # equal objects in each group, and how often
     ((1,), 0.15),
@@ -61,25 +62,33 @@ def centre(cell: int) -> tuple[float, float]:
     return (cell % 3 + 0.5) * CELL, (cell // 3 + 0.5) * CELL
 
 
-def relations(a: Thing, b: Thing) -> list[str]:
-    """All that is true of how `a` lies to `b`."""
-    words = ("left of", "right of", "above", "below")
-    return [word for word in words if related(word, centre(a.cell), centre(b.cell))]
+def relations_in_order(first: Thing, second: Thing) -> list[str]:
+    """What is true of two objects in reading order: of the second to the first if in BACKWARDS, else the other way."""
+    a, b = centre(first.cell), centre(second.cell)
+    return [word for word in FORWARDS if related(word, a, b)] + [word for word in BACKWARDS if related(word, b, a)]
 
 
 def drawing_prompt(scene: Scene, rng: np.random.Generator, simple: bool = False) -> tuple[str, Request]:
     """A prompt that is true of the scene, in one of many wordings, and what a picture must show to follow it.
 
-    A `simple` prompt leaves little open, and so teaches most about what its words mean.
+    A `simple` prompt leaves little open, and so teaches most about what its words mean. Objects are named in reading
+    order unless their places are named too: which of two is drawn first is then no toss-up, whose two outcomes a
+    model could only learn together.
     """
     groups = groups_of(scene.things)
-    groups = [groups[i] for i in rng.permutation(len(groups))]
     shapes = [group[0].shape for group in groups]
     say_colour = len(set(shapes)) < len(shapes) or rng.random() < (0.95 if simple else 0.65)
     say_size = rng.random() < (0.8 if simple else 0.35 if say_colour else 0.7)
     single = all(len(group) == 1 for group in groups)
     related_pair = len(groups) == 2 and single and rng.random() < (0.15 if simple else 0.5)
     say_place = single and not related_pair and rng.random() < (0.8 if simple else 0.35)
+    relation = None
+    if say_place:
+        groups = [groups[i] for i in rng.permutation(len(groups))]
+    elif related_pair:
+        relation = pick(rng, tuple(relations_in_order(groups[0][0], groups[1][0])))
+        if relation in BACKWARDS:
+            groups.reverse()
     wanted: list[Wanted] = []
     parts: list[str] = []
     for group in groups:
@@ -96,9 +105,7 @@ def drawing_prompt(scene: Scene, rng: np.random.Generator, simple: bool = False)
             text += f" {pick(rng, ('in the', 'at the'))} {PLACES[thing.cell]}"
         wanted += [seen_as] * len(group)
         parts.append(text)
-    relation = None
-    if related_pair:
-        relation = pick(rng, tuple(relations(groups[0][0], groups[1][0])))
+    if relation:
         word = f"to the {relation}" if relation.endswith("of") and rng.random() < 0.3 else relation
         text = f"{parts[0]} {word} {parts[1]}"
     else:
