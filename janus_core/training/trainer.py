@@ -117,7 +117,8 @@ class Trainer:
                 learned[row, start:end] = True
         starts = torch.tensor([len(sample.ids) for sample in drawing])
         drawn = torch.tensor([sample.kind == "generation" for sample in samples])
-        return Batch(*(t if t is None else t.to(self.device) for t in (ids, pixels, codes, drawn, starts, learned)))
+        drawn, starts, learned = (tensor.to(self.device) for tensor in (drawn, starts, learned))
+        return Batch(ids.to(self.device), pixels, codes, drawn, starts, learned)
 
     @torch.no_grad()
     def _encode(self, picture: np.ndarray) -> Tensor:
