@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import pickle
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,8 @@ def carried_texts(path: Path) -> dict[str, str] | None:
     """
     if path.suffix.lower() != ".safetensors":
         return None
-    metadata = _safetensors(path).metadata() or {}
+    with _safetensors(path) as file:
+        metadata = file.metadata() or {}
     if "config.json" not in metadata:
         return None
     texts = {name: metadata[name] for name in (*TEXT_FILES, "name", "dtype") if name in metadata}
@@ -175,39 +176,30 @@ def _shards(index: Path) -> tuple[Path, ...]:
     return shards
 
 
-class Weights(Mapping[str, Tensor]):
-    """All tensors of a checkpoint by name, each read from the memory-mapped file when asked for."""
-
-    def __init__(self, files: tuple[Path, ...]):
-        self._readers: dict[str, Callable[[], Tensor]] = {}
-        for path in files:
-            self._readers |= _open_safetensors(path) if path.suffix.lower() == ".safetensors" else _open_pickle(path)
-
-    def __getitem__(self, key: str) -> Tensor:
-        return self._readers[key]()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._readers)
-
-    def __len__(self) -> int:
-        return len(self._readers)
+def open_weights(files: tuple[Path, ...]) -> dict[str, Tensor]:
+    """All tensors of a checkpoint by name, memory-mapped: the file is read as they are used. Raises CheckpointError."""
+    weights: dict[str, Tensor] = {}
+    for path in files:
+        weights |= _open_safetensors(path) if path.suffix.lower() == ".safetensors" else _open_pickle(path)
+    return weights
 
 
-def _safetensors(path: Path) -> safe_open:
+@contextmanager
+def _safetensors(path: Path) -> Iterator[safe_open]:
     try:
-        return safe_open(path, framework="pt")
+        yield safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path} is not a whole safetensors file ({error}): it was cut short or damaged, so fetch it again."
         ) from error
 
 
-def _open_safetensors(path: Path) -> dict[str, Callable[[], Tensor]]:
-    handle = _safetensors(path)
-    return {key: partial(handle.get_tensor, key) for key in handle.keys()}  # noqa: SIM118 (not a dict)
+def _open_safetensors(path: Path) -> dict[str, Tensor]:
+    with _safetensors(path) as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
 
 
-def _open_pickle(path: Path) -> dict[str, Callable[[], Tensor]]:
+def _open_pickle(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
@@ -219,4 +211,4 @@ def _open_pickle(path: Path) -> dict[str, Callable[[], Tensor]]:
         raise CheckpointError(f"{path} is not a whole PyTorch file: it was cut short, so fetch it again.") from error
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise CheckpointError(f"{path} does not hold a plain table of tensors: it is not a Janus checkpoint.")
-    return {key: partial(state.__getitem__, key) for key in state}
+    return state

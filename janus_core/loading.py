@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .checkpoint import Source, Weights
+from .checkpoint import Source, open_weights
 from .config import JanusConfig
 from .errors import CheckpointError
 from .model.janus import JanusModel
@@ -103,7 +103,7 @@ class Filling:
     """
 
     def __init__(self, source: Source, model: nn.Module):
-        self.weights = Weights(source.weights)
+        self.weights = open_weights(source.weights)
         self.targets = model.state_dict()
         self.where = str(source.weights[0] if len(source.weights) == 1 else source.folder)
         spell = transformers_keys if "lm_head.weight" in self.weights else lambda key: [key]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from .checkpoint import Source, Weights
+from .checkpoint import Source, open_weights
 from .errors import CheckpointError
 from .loading import first_few, transformers_keys
 
@@ -73,7 +73,7 @@ def read_lora(path: Path, model: nn.Module) -> list[LoraLayer]:
     Raises CheckpointError for a damaged file, a layer that `model` has not or has in another size, and for anything
     in the file that is not a plain LoRA.
     """
-    weights = Weights((path,))
+    weights = open_weights((path,))
     targets = lora_targets(model)
     downs, ups, alphas = ({p.sub("", key): key for key in weights if p.search(key)} for p in (DOWN, UP, ALPHA))
     layers = downs.keys() | ups.keys()

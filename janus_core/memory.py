@@ -9,8 +9,22 @@ import torch
 
 from .config import JanusConfig, LlamaConfig
 from .loading import empty_model
-from .precision import Precision
+from .precision import SMALL, Precision
 
+# What is moved together, because it is used together. The word embeddings are in none: a host may leave their table
+# where it lies, for only the rows of a prompt's words, and of each word of an answer, are ever looked up.
+PARTS = {
+    "Understanding": ("vision_model", "aligner"),
+    "Language": ("language_model.model.layers", "language_model.model.norm"),
+    "TextHead": ("language_model.lm_head",),
+    "PictureHead": ("gen_embed", "gen_aligner", "gen_head"),
+    "VQ": ("gen_vision_model",),
+}
+DRAWING = ("Language", "PictureHead")
+ANSWERING = ("Understanding", "Language", "TextHead")
+DECODING = ("VQ",)
+# Tokens of a usual prompt, of a question with its picture, and of an answer.
+PROMPT, QUESTION, ANSWER = 64, 640, 256
 # Bytes that drawing one code or word needs for each logit: as it comes, in float32, and noise in 64-bit integers.
 SAMPLING = 40
 # Maps of the largest level that are alive at once inside the VQ's last residual block.
@@ -19,13 +33,46 @@ VQ_MAPS = 5
 MARGIN = 1.04
 
 
-_empty = lru_cache(maxsize=8)(empty_model)
+@lru_cache(maxsize=8)
+def _sizes(config: JanusConfig, precision: Precision) -> dict[str, int]:
+    """Bytes of each weight, by its key."""
+    weights = empty_model(config, precision).named_parameters()
+    return {key: weight.numel() * weight.itemsize for key, weight in weights}
 
 
 def weight_bytes(config: JanusConfig, dtype: torch.dtype | str | Precision, modules: Iterable[str] = ("",)) -> int:
     """Bytes of the weights under the named modules ("language_model.lm_head"), or of all."""
-    model = _empty(config, Precision.of(dtype))
-    return sum(w.numel() * w.itemsize for name in modules for w in model.get_submodule(name).parameters())
+    under = tuple(name and f"{name}." for name in modules)
+    return sum(size for key, size in _sizes(config, Precision.of(dtype)).items() if key.startswith(under))
+
+
+def part_bytes(config: JanusConfig, dtype: torch.dtype | str | Precision, parts: Iterable[str]) -> int:
+    """Bytes of the weights of some of PARTS."""
+    return weight_bytes(config, dtype, [name for part in parts for name in PARTS[part]])
+
+
+def peak_drawing(config: JanusConfig, dtype: torch.dtype | str | Precision, pictures: int) -> int:
+    """Bytes of weights and work for drawing `pictures` at once from a usual prompt; the VQ takes its turn afterwards."""
+    drawing = part_bytes(config, dtype, DRAWING) + drawing_bytes(config, dtype, pictures, PROMPT)
+    return max(drawing, part_bytes(config, dtype, DECODING) + decoding_bytes(config, dtype, pictures))
+
+
+def peak_answering(config: JanusConfig, dtype: torch.dtype | str | Precision, pictures: int) -> int:
+    """Bytes of weights and work for a usual answer about each of `pictures` at once."""
+    return part_bytes(config, dtype, ANSWERING) + describing_bytes(config, dtype, pictures, QUESTION, ANSWER)
+
+
+def fitting_precision(config: JanusConfig, compute: torch.dtype, written: str | None, memory: float) -> Precision:
+    """What "auto" stands for on a device that computes best in `compute` and has `memory` bytes to give.
+
+    The 8 bits that a file was `written` in; else `compute` where one picture can be drawn and described in that memory,
+    and int8 where not, so that all of it fits or the least has to be moved.
+    """
+    if written in SMALL:
+        return Precision(compute, SMALL[written])
+    exact = Precision(compute)
+    fits = max(peak_drawing(config, exact, 1), peak_answering(config, exact, 1)) <= memory
+    return exact if fits else Precision(compute, torch.int8)
 
 
 def cache_bytes(config: LlamaConfig, compute: torch.dtype, rows: int, length: int) -> int:

@@ -45,8 +45,7 @@ def load(
     Raises CheckpointError when the model would not be whole, InputError for a dtype that cannot be.
     """
     precision = Precision.of(dtype, compute)
-    if precision.small == torch.float8_e4m3fn and torch.device(device).type == "mps":
-        raise InputError("An Apple GPU has no fp8: choose int8, or fp16.")
+    precision.check(device)
     source = find(checkpoint)
     processor = Processor(source, source.config())
     model = load_model(source, device, dtype, operations, compute, quantised_layer)

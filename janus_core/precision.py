@@ -21,9 +21,20 @@ class Precision:
     small: torch.dtype | None = None
 
     @property
+    def name(self) -> str:
+        """What a user types for it, one of NAMES."""
+        kind = self.small or self.compute
+        return next((name for name, known in (FLOATS | SMALL).items() if known == kind), str(kind))
+
+    @property
     def vq(self) -> torch.dtype:
         """The VQ tokenizer's type: float32 under float16, where its activations overflow."""
         return torch.float32 if self.compute == torch.float16 else self.compute
+
+    def check(self, device: torch.device | str) -> None:
+        """Raise InputError where the device cannot hold such weights."""
+        if self.small == torch.float8_e4m3fn and torch.device(device).type == "mps":
+            raise InputError("An Apple GPU has no fp8: choose int8, or fp16.")
 
     @classmethod
     def of(cls, dtype: torch.dtype | str | Precision, compute: torch.dtype | None = None) -> Precision:

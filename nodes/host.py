@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -18,22 +19,26 @@ import comfy.utils
 import folder_paths
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from ..janus_core import CheckpointError, ImageTokens, Janus, load
 from ..janus_core.checkpoint import find
 from ..janus_core.lora import LoraLayer, read_lora
-from ..janus_core.memory import decoding_bytes, describing_bytes, drawing_bytes
+from ..janus_core.memory import (
+    ANSWERING,
+    DECODING,
+    DRAWING,
+    PARTS,
+    decoding_bytes,
+    describing_bytes,
+    drawing_bytes,
+    fitting_precision,
+)
 from ..janus_core.model.quantised import QuantisedLinear, dequantise, quantise, scaled_linear
-from ..janus_core.precision import FLOATS, NAMES, SMALL, Precision
+from ..janus_core.precision import NAMES, SMALL, Precision
 
 FOLDER = "janus"
 DTYPES = ("auto", *NAMES)
-# What is moved together, because it is used together; ComfyUI's log calls the parts by these names.
-PARTS = {
-    "JanusUnderstanding": ("vision_model", "aligner"),
-    "JanusLanguage": ("language_model", "gen_embed", "gen_aligner", "gen_head"),
-    "JanusVQ": ("gen_vision_model",),
-}
 
 
 def register_folders() -> None:
@@ -64,15 +69,24 @@ def lora_path(name: str) -> Path:
     return Path(path)
 
 
-def _compute_dtype() -> torch.dtype:
+def _compute_dtype(device: torch.device) -> torch.dtype:
     """The smallest type that the device computes well in."""
-    device = comfy.model_management.get_torch_device()
     if comfy.model_management.should_use_bf16(device):
         return torch.bfloat16
     return torch.float16 if comfy.model_management.should_use_fp16(device) else torch.float32
 
 
-class QuantisedHostedLinear(QuantisedLinear, comfy.ops.disable_weight_init.Linear):
+class Operations(comfy.ops.disable_weight_init):
+    """ComfyUI's layers, each made with its weights: newer versions leave them out of layers that load as usual."""
+
+    class Linear(comfy.ops.disable_weight_init.Linear):
+        _load_from_state_dict = nn.Module._load_from_state_dict
+
+    class Embedding(comfy.ops.disable_weight_init.Embedding):
+        _load_from_state_dict = nn.Module._load_from_state_dict
+
+
+class QuantisedHostedLinear(QuantisedLinear, Operations.Linear):
     """An 8-bit layer that ComfyUI can offload, and patch: it is un-scaled, changed in float32 and rounded back."""
 
     comfy_cast_weights = True
@@ -84,27 +98,36 @@ class QuantisedHostedLinear(QuantisedLinear, comfy.ops.disable_weight_init.Linea
         return getattr(self.weight, "scale", self.weight_scale)
 
     def forward_comfy_cast_weights(self, input: torch.Tensor) -> torch.Tensor:
+        scale = self.scale.to(input.device)
+        if self.weight_function:
+            return F.linear(
+                input,
+                self._patched(input.device, scale).to(input.dtype),
+                None if self.bias is None else self.bias.to(input),
+            )
         weight, bias, stream = comfy.ops.cast_bias_weight(self, input, offloadable=True)
-        out = scaled_linear(input, weight, self.scale.to(input.device), bias)
+        out = scaled_linear(input, weight, scale, bias)
         comfy.ops.uncast_bias_weight(self, weight, bias, stream)
         return out
+
+    def _patched(self, device: torch.device, scale: torch.Tensor) -> torch.Tensor:
+        """The weight of an offloaded layer with its patches, which some versions would apply to the 8 bits as they are."""
+        weight = dequantise(self.weight.to(device), scale)
+        for patch in self.weight_function:
+            weight = comfy.lora.calculate_weight(patch.patches[patch.key], weight, patch.key)
+        return weight
 
     def convert_weight(self, weight: torch.Tensor, **_: Any) -> torch.Tensor:
         """What ComfyUI asks for before it patches: the weight that the 8-bit one stands for."""
         return dequantise(weight, self.scale.to(weight.device))
 
-    def set_weight(
-        self, weight: torch.Tensor, seed: int = 0, return_weight: bool = False, **_: Any
-    ) -> torch.Tensor | None:
-        """What ComfyUI hands a patched weight to, to keep or, with `return_weight`, for the use at hand."""
-        if return_weight:
-            return weight / self.scale.to(weight.device)
+    def set_weight(self, weight: torch.Tensor, seed: int = 0, **_: Any) -> None:
+        """What ComfyUI hands a patched weight to."""
         kind = self.weight.dtype
         scale = quantise(weight, kind)[1]
         patched: Any = nn.Parameter(_round_by_chance(weight / scale, kind, seed), requires_grad=False)
         patched.scale = scale
         self.weight = patched
-        return None
 
 
 def _round_by_chance(weight: torch.Tensor, kind: torch.dtype, seed: int) -> torch.Tensor:
@@ -116,41 +139,57 @@ def _round_by_chance(weight: torch.Tensor, kind: torch.dtype, seed: int) -> torc
     return (weight + chance).floor_().clamp_(-127, 127).to(kind)
 
 
+def _part(model: nn.Module, part: str) -> nn.Module:
+    """One of the model's PARTS by itself, under the model's own names; ComfyUI's log calls it by its class."""
+    root = type(f"Janus{part}", (nn.Module,), {})()
+    for name in PARTS[part]:
+        *path, last = name.split(".")
+        place = root
+        for step in path:
+            if step not in place._modules:
+                place.add_module(step, nn.Module())
+            place = place.get_submodule(step)
+        place.add_module(last, model.get_submodule(name))
+    return root
+
+
 class HostedJanus:
-    """A Janus whose weights ComfyUI moves: one patcher for each part that is asked for by itself."""
+    """A Janus whose weights ComfyUI moves: one patcher for each part that is asked for by itself.
+
+    The table of word embeddings stays where it was loaded, and its rows travel.
+    """
 
     def __init__(self, janus: Janus, precision: Precision, load_device: torch.device, offload_device: torch.device):
-        # Dynamic-VRAM hosts put their own patcher under this name.
-        patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+        patcher = comfy.model_patcher.ModelPatcher
+        if precision.small is None:  # hosts with dynamic VRAM have a patcher of their own, which knows no scales
+            patcher = getattr(comfy.model_patcher, "CoreModelPatcher", patcher)
         self._janus = janus
         self._config = janus.model.config
         self._precision = precision
         self._base: HostedJanus | None = None
         self._patchers = {}
-        for part, names in PARTS.items():
-            module = type(part, (nn.Module,), {})()
-            for name in names:
-                module.add_module(name, getattr(janus.model, name))
+        for part in PARTS:
+            module = _part(janus.model, part)
             self._patchers[part] = patcher(module, load_device=load_device, offload_device=offload_device)
 
     def to_draw(self, prompt: str, pictures: int, cfg_weight: float) -> Janus:
         """The model, made ready to draw `pictures` at once. Raises InputError for a prompt that cannot be drawn."""
         length = len(self._janus.processor.drawing_prompt(prompt))
         memory = drawing_bytes(self._config, self._precision, pictures, length, cfg_weight != 1)
-        return self._ready(memory, "JanusLanguage")
+        return self._ready(memory, DRAWING)
 
     def to_answer(self, question: str, max_tokens: int) -> Janus:
         """The model, made ready to answer about one picture at a time. Raises InputError for an empty question."""
         length = len(self._janus.processor.question_prompt(question, 1))
         memory = describing_bytes(self._config, self._precision, 1, length, max_tokens)
-        return self._ready(memory, "JanusUnderstanding", "JanusLanguage")
+        return self._ready(memory, ANSWERING)
 
     def to_decode(self, tokens: ImageTokens) -> Janus:
         """The model, made ready to turn tokens into pictures."""
         memory = decoding_bytes(self._config, self._precision, len(tokens.ids), tokens.grid)
-        return self._ready(memory, "JanusVQ")
+        return self._ready(memory, DECODING)
 
-    def _ready(self, memory: int, *parts: str) -> Janus:
+    def _ready(self, memory: int, parts: tuple[str, ...]) -> Janus:
         """With the named parts on the device, as far as they and `memory` bytes of work find room there."""
         comfy.model_management.load_models_gpu([self._patchers[part] for part in parts], memory)
         return self._janus
@@ -165,7 +204,7 @@ class HostedJanus:
         patched._base = self  # so that as long as one is in use, a Load Janus finds the weights
         patched._patchers = dict(self._patchers)
         for part, names in PARTS.items():
-            if mine := [layer for layer in layers if layer.target.key.partition(".")[0] in names]:
+            if mine := [layer for layer in layers if layer.target.key.startswith(tuple(f"{name}." for name in names))]:
                 patched._patchers[part] = self._patchers[part].clone()
                 patched._patchers[part].add_patches(_patches(mine), strength)
         return patched
@@ -196,24 +235,38 @@ _loaded: weakref.WeakValueDictionary[Any, HostedJanus] = weakref.WeakValueDictio
 def load_janus(checkpoint: str | Path, choice: str = "auto") -> HostedJanus:
     """Open a checkpoint where ComfyUI keeps idle weights, unless it is open already. Raises CheckpointError.
 
-    `choice` is one of DTYPES; "auto" is the 8 bits a file was written in, else the type that the device computes well in.
+    `choice` is one of DTYPES; for "auto" see `fitting_precision`.
     """
+    device, stamps = comfy.model_management.get_torch_device(), file_stamps(checkpoint)
     if choice == "auto":
-        written = find(checkpoint).dtype
-        choice = written if written in SMALL else ""
-    compute = FLOATS.get(choice) or _compute_dtype()
-    dtype = choice if choice in SMALL else compute
-    precision = Precision.of(dtype, compute)
-    key = (file_stamps(checkpoint), precision)
-    hosted = _loaded.get(key)
+        precision = _auto(checkpoint, device, stamps)
+    else:
+        precision = Precision.of(choice, _compute_dtype(device) if choice in SMALL else None)
+    precision.check(device)
+    hosted = _loaded.get((stamps, precision))
     if hosted is None:
-        load_device = comfy.model_management.get_torch_device()
         offload_device = comfy.model_management.unet_offload_device()
-        operations = comfy.ops.disable_weight_init
-        janus = load(checkpoint, offload_device, dtype, operations, compute, QuantisedHostedLinear)
-        janus.device = load_device
-        hosted = _loaded[key] = HostedJanus(janus, precision, load_device, offload_device)
+        dtype = precision.small or precision.compute
+        janus = load(checkpoint, offload_device, dtype, Operations, precision.compute, QuantisedHostedLinear)
+        janus.device = device
+        hosted = _loaded[stamps, precision] = HostedJanus(janus, precision, device, offload_device)
     return hosted
+
+
+def _auto(checkpoint: str | Path, device: torch.device, stamps: object) -> Precision:
+    """The precision for a device by its type and free memory, and a line in the log that says which."""
+    source, compute = find(checkpoint), _compute_dtype(device)
+    if (stamps, Precision(compute)) in _loaded:  # it is there, and takes no memory more
+        return Precision(compute)
+    memory = comfy.model_management.get_free_memory(device) - comfy.model_management.extra_reserved_memory()
+    if device.type not in ("cpu", "mps"):  # there ComfyUI gives back what its models hold
+        held = (model for model in comfy.model_management.loaded_models() if model.load_device == device)
+        memory += sum(model.loaded_size() for model in held)
+    precision = fitting_precision(source.config(), compute, source.dtype, memory)
+    logging.getLogger(__name__).info(
+        f"Janus: dtype auto is {precision.name} for {checkpoint}, as {device} has {memory / 1e9:.1f} GB for it"
+    )
+    return precision
 
 
 def to_image(pictures: torch.Tensor) -> torch.Tensor:

@@ -84,8 +84,9 @@ class JanusLoader(io.ComfyNode):
                     "dtype",
                     options=list(host.DTYPES),
                     default="auto",
-                    tooltip="How exactly the model calculates. Auto suits your graphics card; bf16 and fp16 take half "
-                    "the memory of fp32, int8 and fp8_e4m3fn about half of that again, and int8 is the more exact.",
+                    tooltip="How exactly the model calculates. Auto takes what your graphics card does best, and int8 "
+                    "when it has too little free memory for that; the log says which. bf16 and fp16 take half the "
+                    "memory of fp32, int8 and fp8_e4m3fn about half of that again, and int8 is the more exact.",
                 ),
             ],
             outputs=[

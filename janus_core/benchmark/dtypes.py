@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from functools import partial
+from statistics import mean
 
 import torch
 from torch import Tensor
 
 from .. import memory
-from ..checkpoint import find
 from ..config import JanusConfig
 from ..generation import text
 from ..generation.image import picture_logits, prefixes_of
@@ -19,11 +18,8 @@ from ..pipeline import DEFAULT_CHECKPOINT, Janus, load
 from ..precision import NAMES
 
 SIZES = ("Janus-Pro-1B", "Janus-Pro-7B")
-DRAWING = ("language_model.model", "gen_embed", "gen_aligner", "gen_head")
-DESCRIBING = ("vision_model", "aligner", "language_model")
-# Tokens of a usual prompt, of a question with its picture, and of an answer.
-PROMPT, QUESTION, ANSWER = 64, 640, 256
-PROMPTS = ("a red circle", "two boats on a lake", "a green square left of a blue triangle", "a cat")
+PROMPTS = ("a red circle", "three green squares", "a blue triangle in the top left", "a yellow square and a red circle")
+QUESTIONS = ("Describe the picture.", "What is in the picture?")
 
 
 @dataclass(frozen=True)
@@ -44,18 +40,17 @@ def _agreement(reference: Tensor, other: Tensor, keys: Tensor | None) -> Agreeme
 
 
 @torch.no_grad()
-def drawing_agreement(reference: Janus, other: Janus, prompt: str, count: int, cfg_weight: float = 5.0) -> Agreement:
-    """How `other` would go on at each code of `count` pictures that `reference` draws, seeds 0, 1, ..."""
-    codes = reference.generate(prompt, count, cfg_weight=cfg_weight).ids
+def drawing_agreement(reference: Janus, other: Janus, prompt: str, codes: Tensor, cfg_weight: float = 5.0) -> Agreement:
+    """How `other` would go on at each of the codes [count, T] that `reference` drew with seeds 0, 1, ..."""
     prefixes = prefixes_of(reference.processor.drawing_prompt(prompt), reference.processor.pad, cfg_weight)
 
     def logits(janus: Janus) -> Tensor:
-        ids = torch.tensor(prefixes, device=janus.device).repeat_interleave(count, dim=0)
+        ids = torch.tensor(prefixes, device=janus.device).repeat_interleave(len(codes), dim=0)
         drawn = janus.model.embed_codes(codes[:, :-1].to(janus.device)).repeat(len(prefixes), 1, 1)
         hidden = janus.model.language_model.model(torch.cat((janus.model.embed_text(ids), drawn), dim=1))
         return picture_logits(janus.model, hidden[:, ids.shape[1] - 1 :], cfg_weight)
 
-    return _agreement(logits(reference), logits(other), seed_keys(0, count, reference.device))
+    return _agreement(logits(reference), logits(other), seed_keys(0, len(codes), reference.device))
 
 
 @torch.no_grad()
@@ -86,41 +81,45 @@ def memory_table(dtypes: tuple[str, ...] = NAMES, counts: tuple[int, ...] = (1, 
     for name in SIZES:
         config = JanusConfig.preset(name)
         for dtype in dtypes:
-            weights = partial(memory.weight_bytes, config, dtype)
-            sizes = [weights()]
-            sizes += [
-                max(
-                    weights(DRAWING) + memory.drawing_bytes(config, dtype, n, PROMPT),
-                    weights(("gen_vision_model",)) + memory.decoding_bytes(config, dtype, n),
-                )
-                for n in counts
-            ]
-            sizes += [weights(DESCRIBING) + memory.describing_bytes(config, dtype, n, QUESTION, ANSWER) for n in counts]
+            sizes = [memory.weight_bytes(config, dtype)]
+            sizes += [memory.peak_drawing(config, dtype, n) for n in counts]
+            sizes += [memory.peak_answering(config, dtype, n) for n in counts]
             lines.append([name, dtype, *(f"{size / 1e9:.1f}" for size in sizes)])
+    return markdown(lines)
+
+
+def fidelity_table(checkpoint: str, device: str, against: str, count: int, cfg_weight: float) -> str:
+    """Each dtype beside `against` as Markdown, over `count` pictures of each of PROMPTS and answers about the first."""
+    reference = load(checkpoint, device, against)
+    drawn = {prompt: reference.generate(prompt, count, cfg_weight=cfg_weight) for prompt in PROMPTS}
+    pictures = [reference.decode(tokens)[0] for tokens in drawn.values()]
+    lines = [["dtype", "drawing: KL", "same codes", "answering: KL", "same words"], ["---"] * 5]
+    for dtype in NAMES:
+        other = load(checkpoint, device, dtype)
+        drawing = [drawing_agreement(reference, other, p, tokens.ids, cfg_weight) for p, tokens in drawn.items()]
+        answering = [answering_agreement(reference, other, q, picture) for q in QUESTIONS for picture in pictures]
+        line = [dtype]
+        for some in (drawing, answering):
+            line += [f"{mean(a.kl for a in some):.1g}", f"{mean(a.same for a in some):.1%}"]
+        lines.append(line)
+    return markdown(lines)
+
+
+def markdown(lines: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="what fidelity is measured on")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps")
-    parser.add_argument("--count", type=int, default=4, help="pictures for each prompt")
+    parser.add_argument("--against", default="bf16", choices=NAMES, help="the dtype that the others are compared with")
+    parser.add_argument("--count", type=int, default=16, help="pictures for each prompt")
+    parser.add_argument("--cfg-weight", type=float, default=1.5, help="strength of the prompt; Janus-Pro's is 5")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
     """Print both tables."""
     print(memory_table())
-    side = find(args.checkpoint).config().vision.image_size
-    picture = torch.rand(side, side, 3, generator=torch.Generator().manual_seed(0))
-    reference = load(args.checkpoint, args.device, "fp32")
-    print("\n| dtype | drawing: KL | same codes | answering: KL | same tokens |\n| --- | --- | --- | --- | --- |")
-    for dtype in NAMES:
-        other = load(args.checkpoint, args.device, dtype)
-        drawn = [drawing_agreement(reference, other, prompt, args.count) for prompt in PROMPTS]
-        said = [answering_agreement(reference, other, f"Is there {prompt}?", picture) for prompt in PROMPTS]
-        cells = [f"{sum(a.kl for a in some) / len(some):.2g} | {mean_same(some):.1%}" for some in (drawn, said)]
-        print(f"| {dtype} | {' | '.join(cells)} |")
-
-
-def mean_same(some: list[Agreement]) -> float:
-    return sum(a.same for a in some) / len(some)
+    print(f"\n{args.checkpoint} at CFG weight {args.cfg_weight:g}, against {args.against}:\n")
+    print(fidelity_table(args.checkpoint, args.device, args.against, args.count, args.cfg_weight))

@@ -68,8 +68,9 @@ class JanusModel(nn.Module):
         self.language_model = LanguageModel(config.llama, operations, factory)
 
     def embed_text(self, ids: Tensor) -> Tensor:
-        """Text ids [B, T] -> embeddings [B, T, D]."""
-        return self.language_model.model.embed_tokens(ids)
+        """Text ids [B, T] -> embeddings [B, T, D]. The table may lie on another device: only the rows looked up travel."""
+        table = self.language_model.model.embed_tokens
+        return table(ids.to(table.weight.device)).to(ids.device)
 
     def embed_codes(self, ids: Tensor) -> Tensor:
         """Picture codes [B, T] -> embeddings [B, T, D]: what a drawn code looks like to the transformer."""

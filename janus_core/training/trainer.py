@@ -1,7 +1,6 @@
 """The one training loop behind all three stages, for a mini from nothing and for a published checkpoint alike."""
 
 import contextlib
-import hashlib
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -217,11 +216,3 @@ def run_stage(trainer: Trainer, name: str, folder: Path, report_every: int = 50,
             log.draw()
             saved = time.monotonic()
     trainer.finish()
-
-
-def digest(module: nn.Module) -> str:
-    """A hash of all of a module's weights, to tell whether training has touched them."""
-    total = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        total.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()

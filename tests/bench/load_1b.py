@@ -1,26 +1,35 @@
-"""Benchmark: load a random Janus-Pro-1B from sharded .bin, from safetensors and from converted files, draw and answer.
+"""Benchmark: how a random Janus-Pro-1B loads in each dtype, from two .bin shards and from one converted file.
 
-    python tests/bench/load_1b.py [--folder DIR] [--only bin int8 ...]    (Linux: memory is read from /proc)
+    python tests/bench/load_1b.py [--folder DIR] [--dtypes bf16 int8 ...] [--rounds N]    (Linux: memory is read from /proc)
 
-Prints times and peak memory beside the size of the weight files, and for converted ones what writing them took. The peak
-counts mapped file pages (RSS); the anonymous part of it is what the process needs of its own. Each load runs in a fresh
-process; needs 13 GB of disk at a time.
+A load lasts until a byte of each page of each weight was read. Cold ones find nothing of the files in the page cache,
+warm ones all of it; each runs in a fresh process, sources take turns, and medians are printed. "torch.load" reads the
+shards as PyTorch does when left alone, without a model. The peak counts mapped file pages (RSS); "own" is the anonymous
+part of it, which nothing but the process can give back. The peak in use, drawing and answering with the one file,
+is measured once. Needs 5 to 25 GB of disk.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import janus_core
 
 ROOT = Path(__file__).parents[2]
-FORMATS = ("bin", "safetensors")
-CONVERTED = ("bf16", "fp16", "fp32", "fp8_e4m3fn", "int8")
+DTYPES = ("bf16", "fp16", "fp32", "fp8_e4m3fn", "int8")
+PLAIN = "torch.load"
 STEPS = 8
 
 
@@ -52,12 +61,11 @@ def random_state() -> dict:
     return state
 
 
-def write(folder: Path, kind: str) -> None:
+def write(folder: Path) -> None:
     """Write config, tokenizer (the embedded checkpoint's) and weights."""
     import shutil
 
     import torch
-    from safetensors.torch import save_file
 
     from janus_core.checkpoint import ASSETS
     from janus_core.config import published_config
@@ -67,9 +75,6 @@ def write(folder: Path, kind: str) -> None:
         shutil.copyfile(path, folder / path.name)
     (folder / "config.json").write_text(json.dumps(published_config("Janus-Pro-1B")))
     state = random_state()
-    if kind == "safetensors":
-        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-        return
     names = sorted(state)
     shards = {
         "pytorch_model-00001-of-00002.bin": names[: len(names) // 2],
@@ -79,6 +84,26 @@ def write(folder: Path, kind: str) -> None:
         torch.save({key: state[key] for key in keys}, folder / shard)
     weight_map = {key: shard for shard, keys in shards.items() for key in keys}
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+def weight_files(checkpoint: Path) -> list[Path]:
+    return [checkpoint] if checkpoint.is_file() else sorted(checkpoint.glob("*.bin"))
+
+
+def warm_up(files: list[Path]) -> None:
+    """Have the page cache hold the files."""
+    for path in files:
+        with path.open("rb", buffering=0) as file:
+            while file.read(1 << 24):
+                pass
+
+
+def evict(files: list[Path]) -> None:
+    """Have the page cache hold nothing of the files."""
+    for path in files:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def memory(field: str) -> int:
@@ -104,92 +129,48 @@ class Enough(Exception):
     """Raised to stop drawing."""
 
 
-def write_converted(folder: Path, path: Path, dtype: str) -> dict[str, float]:
-    """Convert; seconds and bytes."""
-    sampler = AnonymousPeak()
-    sampler.start()
-    sys.path.insert(0, str(ROOT))
-    from janus_core.convert import convert
-
-    start = time.perf_counter()
-    convert(folder, path, dtype)
-    return {"seconds": time.perf_counter() - start, "peak": memory("VmHWM"), "anonymous": sampler.peak}
-
-
-def measure(checkpoint: Path, dtype: str) -> dict[str, float]:
-    """Load in `dtype`, draw STEPS tokens, answer STEPS words; seconds and bytes."""
-    sampler = AnonymousPeak()
-    sampler.start()
+def measure(checkpoint: Path, dtype: str, how: str) -> dict[str, float]:
+    """Load in `dtype`, `how` one of "cold", "warm", "use"; seconds of wall and processor time, and bytes."""
     import torch
 
     import janus_core
 
-    start = time.perf_counter()
-    janus = janus_core.load(checkpoint, dtype=dtype)
-    loaded, load_peak, load_anonymous = time.perf_counter(), memory("VmHWM"), sampler.peak
+    files = weight_files(checkpoint)
+    evict(files) if how == "cold" else warm_up(files)
+    sampler = AnonymousPeak()
+    sampler.start()
+    start, worked = time.perf_counter(), time.process_time()
+    if dtype == PLAIN:
+        shards = [torch.load(path, map_location="cpu", weights_only=True) for path in files]
+        weights = [weight for shard in shards for weight in shard.values()]
+    else:
+        janus = janus_core.load(checkpoint, dtype=dtype)
+        weights = list(janus.model.parameters())
+    for weight in weights:
+        weight.flatten().view(torch.uint8)[:: os.sysconf("SC_PAGE_SIZE")].sum()
+    seconds, processor = time.perf_counter() - start, time.process_time() - worked
+    if how == "use":
+        use(janus)
+    return {
+        "seconds": seconds,
+        "processor": processor,
+        "peak": memory("VmHWM"),
+        "own": max(sampler.peak, memory("RssAnon")),
+    }
+
+
+def use(janus: janus_core.Janus) -> None:
+    """Draw STEPS tokens, and answer with STEPS words."""
+    import torch
 
     def stop(step: int, total: int, ids: torch.Tensor) -> None:
         if step == STEPS:
             raise Enough
 
-    try:
+    with contextlib.suppress(Enough):
         janus.generate("a red circle", seed=1, progress=stop)
-    except Enough:
-        drawn = time.perf_counter()
     picture = torch.rand(1, 384, 384, 3, generator=torch.Generator().manual_seed(0))
     janus.answer("What is it?", picture, max_new_tokens=STEPS)
-    answered = time.perf_counter()
-    return {
-        "load": loaded - start,
-        "draw": drawn - loaded,
-        "answer": answered - drawn,
-        "load_peak": load_peak,
-        "load_anonymous": load_anonymous,
-        "peak": memory("VmHWM"),
-        "anonymous": max(sampler.peak, memory("RssAnon")),
-    }
-
-
-def report(kind: str, size: int, m: dict[str, float]) -> str:
-    def gb(what: str) -> str:
-        return f"{m[what] / 1e9:5.2f} GB ({m[what] / size:4.2f} x file)"
-
-    total = m["load"] + m["draw"] + m["answer"]
-    return (
-        f"{kind:12} file {size / 1e9:.2f} GB   load {m['load']:5.1f} s   draw {STEPS} tokens {m['draw']:5.1f} s   "
-        f"answer {STEPS} words {m['answer']:5.1f} s   total {total:5.1f} s\n"
-        f"{'':12} peak after load {gb('load_peak')}, of it anonymous {gb('load_anonymous')}\n"
-        f"{'':12} peak in all     {gb('peak')}, of it anonymous {gb('anonymous')}"
-    )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, help="where to put the temporary checkpoint (default: the system's)")
-    parser.add_argument("--only", nargs="+", default=[*FORMATS, *CONVERTED], choices=[*FORMATS, *CONVERTED])
-    parser.add_argument("--write", choices=FORMATS, help=argparse.SUPPRESS)
-    parser.add_argument("--convert", choices=CONVERTED, help=argparse.SUPPRESS)
-    parser.add_argument("--measure", choices=CONVERTED, help=argparse.SUPPRESS)
-    parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    sys.path.insert(0, str(ROOT))
-    if arguments.write:
-        return write(arguments.folder, arguments.write)
-    if arguments.convert:
-        return print(json.dumps(write_converted(arguments.folder, arguments.file, arguments.convert)))
-    if arguments.measure:
-        return print(json.dumps(measure(arguments.file or arguments.folder, arguments.measure)))
-    # This process stays small: Linux counts a parent's peak into the children it starts.
-    for kind in FORMATS:
-        if kind in arguments.only or (kind == "bin" and {*CONVERTED} & {*arguments.only}):
-            with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-                child("--folder", folder, "--write", kind)
-                size = sum(p.stat().st_size for p in Path(folder).iterdir() if p.suffix in (".bin", ".safetensors"))
-                if kind in arguments.only:
-                    print(report(kind, size, child("--folder", folder, "--measure", "bf16")), flush=True)
-                for dtype in CONVERTED if kind == "bin" else ():
-                    if dtype in arguments.only:
-                        show_converted(Path(folder), dtype)
 
 
 def child(*options: str) -> dict[str, float]:
@@ -199,18 +180,66 @@ def child(*options: str) -> dict[str, float]:
     return json.loads(done.stdout or "{}")
 
 
-def show_converted(folder: Path, dtype: str) -> None:
-    path = folder / "alone" / f"{dtype}.safetensors"
-    path.parent.mkdir()
-    options = ("--folder", str(folder), "--file", str(path))
-    m = child(*options, "--convert", dtype)
-    print(
-        f"{dtype:12} written in {m['seconds']:.1f} s, peak {m['peak'] / 1e9:.2f} GB, of it anonymous "
-        f"{m['anonymous'] / 1e9:.2f} GB"
-    )
-    print(report(dtype, path.stat().st_size, child(*options, "--measure", dtype)), flush=True)
-    path.unlink()
-    path.parent.rmdir()
+def compare(folder: Path, dtype: str, rounds: int) -> None:
+    """Load one dtype from each source in turn, and print a row of Markdown for each."""
+    alone = folder / "alone" / f"{dtype}.safetensors"
+    alone.parent.mkdir(exist_ok=True)
+    child("--folder", str(folder), "--convert", dtype, "--file", str(alone))
+    sources = {"two .bin": (folder, dtype), "one file": (alone, dtype)}
+    if dtype == "bf16":
+        sources = {f"two .bin, {PLAIN}": (folder, PLAIN)} | sources
+    found: dict[str, dict[str, list[dict[str, float]]]] = {name: {"cold": [], "warm": []} for name in sources}
+    for _ in range(rounds):
+        for how in ("cold", "warm"):
+            for name, (path, kind) in sources.items():
+                found[name][how].append(child("--file", str(path), "--measure", kind, "--how", how))
+    for name, (path, _) in sources.items():
+        size = sum(file.stat().st_size for file in weight_files(path))
+        cells = [dtype, name, f"{size / 1e9:.2f}"]
+        for how in ("cold", "warm"):
+            some = found[name][how]
+            cells.append(" / ".join(f"{median(m[what] for m in some):.2f}" for what in ("seconds", "processor")))
+        runs = [*found[name]["cold"], *found[name]["warm"]]
+        cells += [f"{max(m[what] for m in runs) / 1e9:.2f}" for what in ("peak", "own")]
+        if path == alone:
+            used = child("--file", str(path), "--measure", dtype, "--how", "use")
+            cells += [f"{used[what] / 1e9:.2f}" for what in ("peak", "own")]
+        else:
+            cells += ["", ""]
+        print(f"| {' | '.join(cells)} |", flush=True)
+    alone.unlink()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, help="where to put the temporary checkpoint (default: the system's)")
+    parser.add_argument("--dtypes", nargs="+", default=DTYPES, choices=DTYPES)
+    parser.add_argument("--rounds", type=int, default=5, help="how often each load is timed, cold and warm")
+    parser.add_argument("--write", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--convert", choices=DTYPES, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", choices=(*DTYPES, PLAIN), help=argparse.SUPPRESS)
+    parser.add_argument("--how", choices=("cold", "warm", "use"), help=argparse.SUPPRESS)
+    parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    sys.path.insert(0, str(ROOT))
+    if arguments.write:
+        return write(arguments.folder)
+    if arguments.convert:
+        from janus_core.convert import convert
+
+        convert(arguments.folder, arguments.file, arguments.convert)
+        return None
+    if arguments.measure:
+        return print(json.dumps(measure(arguments.file, arguments.measure, arguments.how)))
+    # This process stays small: Linux counts a parent's peak into the children it starts.
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        child("--folder", folder, "--write")
+        print(
+            "| dtype | loaded from | GB | cold: s / processor s | warm: s / processor s | peak GB | own "
+            "| peak in use | own |\n" + "| --- " * 9 + "|"
+        )
+        for dtype in arguments.dtypes:
+            compare(Path(folder), dtype, arguments.rounds)
 
 
 if __name__ == "__main__":

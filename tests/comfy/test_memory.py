@@ -178,3 +178,23 @@ def test_two_dtypes_of_one_file_are_two_models_and_one_dtype_twice_is_one(shared
     assert {"load 0", "load 1", "load 2"} <= run.executed()
     after = shared.run(graph).outputs["census"]
     assert after["alive"].count("JanusModel") == 2
+
+
+def test_flags_that_leave_no_memory_change_no_picture_but_what_auto_is(
+    shared: ComfyServer, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """ComfyUI takes --lowvram and --novram only without --cpu; tests/inside has what they do to weights."""
+    graph = shipped("text_to_image")
+    loader = graph[node_of(graph, "JanusLoader")]["inputs"]
+
+    def drawn(server: ComfyServer, dtype: str) -> list[bytes]:
+        loader["dtype"] = dtype
+        run = server.run(graph)
+        assert run.end == "execution_success", run.error
+        return [picture.tobytes() for picture in server.pictures(run, node_of(graph, "SaveImage"))]
+
+    flags = ("--reserve-vram", "100000", "--disable-smart-memory", "--cache-none")
+    with ComfyServer(tmp_path_factory.mktemp("short"), *flags) as short:
+        assert drawn(short, "fp32") == drawn(shared, "fp32") == drawn(shared, "auto")
+        assert drawn(short, "auto") == drawn(shared, "int8")
+        assert "dtype auto is int8" in short.log.read_text()

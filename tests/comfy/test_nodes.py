@@ -109,8 +109,8 @@ def test_a_checkpoint_replaced_on_disk_is_loaded_again(server: ComfyServer, draw
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
-        ("text_to_image", {"JanusLanguage", "JanusVQ"}),
-        ("describe_image", {"JanusUnderstanding", "JanusLanguage"}),
+        ("text_to_image", {"JanusLanguage", "JanusPictureHead", "JanusVQ"}),
+        ("describe_image", {"JanusUnderstanding", "JanusLanguage", "JanusTextHead"}),
     ],
 )
 def test_only_the_parts_that_are_used_are_asked_for(server: ComfyServer, name: str, parts: set[str]) -> None:
@@ -118,3 +118,10 @@ def test_only_the_parts_that_are_used_are_asked_for(server: ComfyServer, name: s
     seen = len(server.log.read_text())
     assert server.run(shipped(name)).end == "execution_success"
     assert set(re.findall(r"Requested to load (\w+)", server.log.read_text()[seen:])) == parts
+
+
+def test_the_log_says_what_dtype_auto_is(server: ComfyServer, drawing: Graph) -> None:
+    server.forget()
+    seen = len(server.log.read_text())
+    assert server.run(drawing).end == "execution_success"
+    assert re.search(r"dtype auto is fp32 for .*tiny, as cpu has \d+\.\d GB", server.log.read_text()[seen:])

@@ -14,15 +14,13 @@ import torch
 from live_bytes import LiveBytes
 
 TINY = Path(__file__).parents[1] / "data" / "tiny_deepseek"
-PARTS = ("JanusUnderstanding", "JanusLanguage", "JanusVQ")
 CPU = torch.device("cpu")
 PICTURES = torch.rand(2, 96, 96, 3, generator=torch.Generator().manual_seed(0))
 
 
 def fresh(host: Any, dtype: str = "fp32") -> Any:
     """The tiny Janus behind patchers, shared with no other test."""
-    operations = host.comfy.ops.disable_weight_init
-    janus = host.load(TINY, CPU, dtype, operations, quantised_layer=host.QuantisedHostedLinear)
+    janus = host.load(TINY, CPU, dtype, host.Operations, quantised_layer=host.QuantisedHostedLinear)
     return host.HostedJanus(janus, host.Precision.of(dtype), CPU, CPU)
 
 
@@ -35,8 +33,7 @@ def everything(janus: Any) -> list[Any]:
 
 def offload(hosted: Any, share: float) -> list[torch.nn.Module]:
     """Load each part with room for a share of its weights; the modules left on the offload device."""
-    for part in PARTS:
-        patcher = hosted._patchers[part]
+    for patcher in hosted._patchers.values():
         patcher.partially_load(CPU, max(0.1, share * patcher.model_size()))
     return [m for m in hosted._janus.model.modules() if hasattr(m, "prev_comfy_cast_weights")]
 
@@ -47,7 +44,9 @@ def test_a_partial_load_computes_what_a_full_one_does(host: Any, dtype: str, sha
     expected = everything(host.load(TINY, dtype=dtype))
     hosted = fresh(host, dtype)
     left = offload(hosted, share)
-    own = [m for m in hosted._janus.model.modules() if hasattr(m, "comfy_cast_weights")]
+    model = hosted._janus.model
+    table = model.language_model.model.embed_tokens  # which ComfyUI never moves
+    own = [m for m in model.modules() if hasattr(m, "comfy_cast_weights") and m is not table]
     assert len(left) == len(own) if share == 0 else 0 < len(left) < len(own)
     assert everything(hosted._janus) == expected
 
@@ -65,6 +64,13 @@ def test_no_weight_is_used_where_it_lies(host: Any, share: float) -> None:
     tower.pos_embed.data = tower.pos_embed.data.double()  # belongs to no layer: a partial load never moves it
     assert everything(hosted._janus) == expected
     assert hosted._janus.model.embed_images(torch.rand(1, 3, 96, 96)).dtype == torch.float32
+
+
+def test_each_weight_is_in_one_part_but_the_words_are_in_none(host: Any) -> None:
+    hosted = fresh(host)
+    keys = [key for patcher in hosted._patchers.values() for key in patcher.model.state_dict()]
+    assert len(keys) == len(set(keys))
+    assert hosted._janus.model.state_dict().keys() - keys == {"language_model.model.embed_tokens.weight"}
 
 
 def test_unloading_while_nothing_runs_leaves_no_trace(host: Any) -> None:

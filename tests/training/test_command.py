@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from digest import digest
 from PIL import Image
 
 import janus_core
@@ -17,7 +18,6 @@ from janus_core.training.captions import QUESTION_KINDS
 from janus_core.training.geneval import draw_prompts
 from janus_core.training.judge import follows
 from janus_core.training.samples import read_folder
-from janus_core.training.trainer import digest
 
 
 def command(*arguments: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from digest import digest
 from torch.nn import functional as F
 
 from janus_core.errors import InputError
@@ -15,7 +16,7 @@ from janus_core.model.janus import JanusModel
 from janus_core.processing import Processor
 from janus_core.training.samples import Mixture, Sample, Source
 from janus_core.training.stages import ADAPTORS, KINDS, MINI, PAPER, Stage
-from janus_core.training.trainer import Trainer, digest, run_stage
+from janus_core.training.trainer import Trainer, run_stage
 from janus_core.training.world_samples import turns_of
 
 PARTS = ("vision_model", "aligner", "gen_vision_model", "gen_embed", "gen_aligner", "gen_head", "language_model")

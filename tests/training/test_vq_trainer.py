@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from digest import digest
 
 from janus_core.config import VQConfig
 from janus_core.training.cli import world_pictures
 from janus_core.training.progress import read_rows
-from janus_core.training.trainer import digest
 from janus_core.training.vq_trainer import (
     VQRecipe,
     VQTrainer,

@@ -88,21 +88,21 @@ def test_the_model_draws_as_one_with_the_rounded_weights_written_out(janus, tmp_
 )
 def test_small_weights_change_little(janus, pictures, dtype, kl, same):
     other = janus_core.load(TINY, dtype=dtype)
-    drawing = drawing_agreement(janus, other, "a red circle", 4)
+    drawing = drawing_agreement(janus, other, "a red circle", janus.generate("a red circle", 4).ids)
     answering = answering_agreement(janus, other, "What is it?", pictures(1)[0])
     for agreement in (drawing, answering):
         assert 0 < agreement.kl < kl and agreement.same > same
 
 
 def test_a_model_agrees_with_itself_and_not_with_noise(janus, pictures):
-    other = janus_core.load(TINY)
-    assert drawing_agreement(janus, other, "a red circle", 2) == answering_agreement(
+    other, codes = janus_core.load(TINY), janus.generate("a red circle", 2).ids
+    assert drawing_agreement(janus, other, "a red circle", codes) == answering_agreement(
         janus, other, "What is it?", pictures(1)[0]
     )
-    assert drawing_agreement(janus, other, "a red circle", 2).same == 1
+    assert drawing_agreement(janus, other, "a red circle", codes).same == 1
     for layer in other.model.language_model.model.layers:
         layer.self_attn.o_proj.weight.normal_(0, 1)
-    assert drawing_agreement(janus, other, "a red circle", 2).same < 0.5
+    assert drawing_agreement(janus, other, "a red circle", codes).same < 0.5
 
 
 @pytest.mark.parametrize("name", ["int4", "BF16", "", "float32"])
@@ -130,4 +130,5 @@ def test_the_command_shows_every_dtype_and_size(capsys):
     out = capsys.readouterr().out
     for dtype in NAMES:
         assert out.count(f"| {dtype} |") == 3
+    assert "| bf16 | 0 | 100.0% | 0 | 100.0% |" in out
     assert "| Janus-Pro-7B | bf16 | 14.8 |" in out  # as published: 14.84 GB with what is dropped

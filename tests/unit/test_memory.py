@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
 import torch
 from live_bytes import LiveBytes
+from torch._subclasses import FakeTensorMode
 
 from janus_core import Janus, memory
 from janus_core.config import JanusConfig
+from janus_core.generation import image
+from janus_core.generation.cache import StaticCache
 from janus_core.model.janus import JanusModel
+from janus_core.precision import NAMES, Precision
 
 
 @pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=str)
@@ -78,3 +83,90 @@ def test_a_7b_of_8_bits_draws_within_12_gb():
         drawing = memory.drawing_bytes(config, dtype, 1, 64) + memory.decoding_bytes(config, dtype, 1)
         assert memory.weight_bytes(config, dtype) + drawing < 12e9
     assert memory.weight_bytes(config, "bf16") > 12e9
+
+
+@pytest.fixture
+def split(janus) -> Iterator[Callable[[tuple[str, ...]], JanusModel]]:
+    """Puts parts of a model on a second device and leaves the rest on the CPU: tensors that meet must lie together."""
+    config = janus.model.config
+    with FakeTensorMode(), torch.no_grad():
+
+        def make(parts: tuple[str, ...]) -> JanusModel:
+            model = JanusModel(config, dtype=torch.float32)
+            for name in (name for kind in parts for name in memory.PARTS[kind]):
+                part = model.get_submodule(name)
+                part.load_state_dict({key: w.to("meta") for key, w in part.state_dict().items()}, assign=True)
+            return model
+
+        yield make
+
+
+def there(*shape: int) -> torch.Tensor:
+    return torch.zeros(shape, dtype=torch.long, device="meta")
+
+
+def test_drawing_needs_only_its_parts_on_the_device(split):
+    model = split(memory.DRAWING)
+    cache = StaticCache(model.config.llama, 2, 20, "meta", torch.float32)
+    for embeds in (model.embed_text(there(2, 7)), model.embed_codes(there(2, 1))):
+        hidden = model.language_model.model(embeds, cache=cache)
+        assert image.picture_logits(model, hidden[:, -1], 5.0).device.type == "meta"
+    with pytest.raises(RuntimeError, match="on the same device"):
+        model.language_model.lm_head(hidden)
+    pixels = split(memory.DECODING).gen_vision_model.decode(there(1, 36), (6, 6))
+    assert pixels.device.type == "meta"
+
+
+def test_answering_needs_only_its_parts_on_the_device(split):
+    model = split(memory.ANSWERING)
+    size = model.config.vision.image_size
+    seen = model.embed_images(torch.zeros(1, 3, size, size, device="meta"))
+    words = model.embed_text(there(1, 5))
+    cache = StaticCache(model.config.llama, 1, 700, "meta", torch.float32)
+    for embeds in (torch.cat((seen, words), dim=1), model.embed_text(there(1, 1))):
+        hidden = model.language_model.model(embeds, cache=cache)
+        assert model.language_model.lm_head(hidden).device.type == "meta"
+    with pytest.raises(RuntimeError, match="on the same device"):
+        model.gen_head(hidden)
+
+
+ONE, SEVEN = "Janus-Pro-1B", "Janus-Pro-7B"
+
+
+@pytest.mark.parametrize(
+    ("name", "compute", "gigabytes", "expected"),
+    [
+        (SEVEN, torch.bfloat16, 24, "bf16"),
+        (SEVEN, torch.bfloat16, 16, "bf16"),
+        (SEVEN, torch.bfloat16, 14, "int8"),
+        (SEVEN, torch.bfloat16, 12, "int8"),
+        (SEVEN, torch.bfloat16, 6, "int8"),
+        (SEVEN, torch.float32, 32, "fp32"),
+        (SEVEN, torch.float32, 16, "int8"),
+        (ONE, torch.float16, 6, "fp16"),
+        (ONE, torch.bfloat16, 3, "int8"),
+        (ONE, torch.float32, 12, "fp32"),
+        (ONE, torch.bfloat16, -1, "int8"),
+    ],
+)
+def test_auto_is_the_best_type_of_the_device_that_fits_else_int8(name, compute, gigabytes, expected):
+    found = memory.fitting_precision(JanusConfig.preset(name), compute, None, gigabytes * 1e9)
+    assert found.name == expected and found.compute == compute
+
+
+@pytest.mark.parametrize("written", ["int8", "fp8_e4m3fn"])
+@pytest.mark.parametrize("gigabytes", [1, 100])
+def test_auto_keeps_the_8_bits_a_file_was_written_in(written, gigabytes):
+    found = memory.fitting_precision(JanusConfig.preset(SEVEN), torch.float16, written, gigabytes * 1e9)
+    assert found == Precision.of(written, torch.float16) and found.name == written
+
+
+def test_auto_turns_to_int8_just_where_one_picture_no_longer_fits():
+    config = JanusConfig.preset(SEVEN)
+    peak = max(memory.peak_drawing(config, "bf16", 1), memory.peak_answering(config, "bf16", 1))
+    assert memory.fitting_precision(config, torch.bfloat16, "bf16", peak).name == "bf16"
+    assert memory.fitting_precision(config, torch.bfloat16, "bf16", peak - 1).name == "int8"
+
+
+def test_every_dtype_is_called_as_it_is_typed():
+    assert [Precision.of(name).name for name in NAMES] == [*NAMES]
