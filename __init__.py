@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from .nodes import host
+from .nodes import host, replacements
 from .nodes.describe import JanusDescribeImage
 from .nodes.generate import JanusTextToImage
 from .nodes.load import JanusLoader
@@ -10,9 +10,14 @@ from .nodes.lora import JanusLoRA
 from .nodes.save import JanusSave
 from .nodes.tokens import JanusVQDecode
 
+WEB_DIRECTORY = "web"
+
 
 class JanusExtension(ComfyExtension):
     """The pack, as ComfyUI asks for it."""
+
+    async def on_load(self) -> None:
+        await replacements.register()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [JanusLoader, JanusLoRA, JanusTextToImage, JanusDescribeImage, JanusVQDecode, JanusSave]

