@@ -3,11 +3,13 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .nodes import host, replacements
+from .nodes.chat import JanusChat
 from .nodes.describe import JanusDescribeImage
 from .nodes.generate import JanusTextToImage
 from .nodes.load import JanusLoader
 from .nodes.lora import JanusLoRA
 from .nodes.save import JanusSave
+from .nodes.seeds import note_seeds
 from .nodes.tokens import JanusVQDecode
 
 WEB_DIRECTORY = "web"
@@ -20,9 +22,10 @@ class JanusExtension(ComfyExtension):
         await replacements.register()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [JanusLoader, JanusLoRA, JanusTextToImage, JanusDescribeImage, JanusVQDecode, JanusSave]
+        return [JanusLoader, JanusLoRA, JanusTextToImage, JanusDescribeImage, JanusChat, JanusVQDecode, JanusSave]
 
 
 async def comfy_entrypoint() -> JanusExtension:
     host.register_folders()
+    host.on_prompt(note_seeds)
     return JanusExtension()

@@ -23,7 +23,7 @@ from .processing import Processor, Turn, check_images
 from .tokens import ImageTokens, fingerprint
 
 DEFAULT_CHECKPOINT = "janus-mini"
-DEFAULT_SHA256 = "f8d891a3e9dff35d69e59da0ce82c4ad9d6b479c47f967e103c215371c35f97b"  # of its model.safetensors
+DEFAULT_SHA256 = "84c393a7a48e59ef2a956c509371fd9162c2a288e3845344346fbe923be593e3"  # of its model.safetensors
 Pictures = Tensor | list[Tensor]
 
 
@@ -62,6 +62,11 @@ class Janus:
         self.dtype = dtype
         self.codebook = fingerprint(model.gen_vision_model.quantize.embedding.weight)
         self.vq_dtype = model.gen_vision_model.quantize.embedding.weight.dtype
+
+    @property
+    def context(self) -> int:
+        """How many tokens the model can hold at once."""
+        return self.model.config.llama.max_position_embeddings
 
     def generate(
         self,
@@ -200,7 +205,7 @@ class Janus:
         return [self.processor.decode(row) for row in ids]
 
     def _check_length(self, prompt: int, new: int, what: str) -> None:
-        limit = self.model.config.llama.max_position_embeddings
+        limit = self.context
         if prompt + new > limit:
             raise InputError(
                 f"The {what} takes {prompt} tokens and {new} more are to be made, {prompt + new} in all, where this "

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from comfy_api.latest import io
 
+from ..janus_core import Janus
 from . import host
 from .load import JanusType
 
@@ -17,6 +21,9 @@ class JanusDescribeImage(io.ComfyNode):
             display_name="Janus Describe Image",
             category="Janus",
             description="Answers a question about each picture. Wire the text to Preview as Text, or into a prompt.",
+            **host.search_aliases(
+                "vqa", "caption", "image to text", "question", "interrogate", "understanding", "janus pro"
+            ),
             inputs=[
                 JanusType.Input("janus", tooltip="The model, from Load Janus."),
                 io.Image.Input(
@@ -63,6 +70,7 @@ class JanusDescribeImage(io.ComfyNode):
                     tooltip="One answer for each picture, in their order.",
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
 
@@ -77,14 +85,28 @@ class JanusDescribeImage(io.ComfyNode):
         seed: int,
     ) -> io.NodeOutput:
         core = janus.to_answer(question, max_tokens)
-        answers = [
-            core.answer(question, [picture], max_tokens, temperature, (seed + i) % 2**64, host.progress(i, len(image)))
-            for i, picture in enumerate(_over_white(image))
-        ]
+        answers: list[str] = []
+        for i, picture in enumerate(over_white(image)):
+            report = streaming(core, cls.hidden.unique_id, host.progress(i, len(image)), partial(_after, answers))
+            answers.append(core.answer(question, [picture], max_tokens, temperature, (seed + i) % 2**64, report))
         return io.NodeOutput(answers, ui={"text": answers})
 
 
-def _over_white(images: torch.Tensor) -> torch.Tensor:
+def _after(answers: list[str], answer: str) -> dict[str, list[str]]:
+    return {"text": [*answers, answer]}
+
+
+def streaming(core: Janus, node: str, report: host.Progress, shown: Callable[[str], dict[str, list]]) -> host.Progress:
+    """`report` for one answer, which also tells the canvas what the node shows of the words so far."""
+
+    def stream(step: int, total: int, ids: list[list[int]]) -> None:
+        report(step, total, ids)
+        host.show(node, shown(core.processor.decode(ids[0])))
+
+    return stream
+
+
+def over_white(images: torch.Tensor) -> torch.Tensor:
     """Pictures [N, H, W, 4] -> [N, H, W, 3], laid over white; others as they are."""
     if images.shape[-1] != 4:
         return images

@@ -6,6 +6,8 @@ from comfy_api.latest import io
 
 from . import host
 from .load import JanusType
+from .preview import preview_of
+from .seeds import thumbnails
 from .tokens import TokensType
 
 
@@ -17,6 +19,7 @@ class JanusTextToImage(io.ComfyNode):
             display_name="Janus Text-to-Image",
             category="Janus",
             description="Draws pictures from a description. Their size is the model's own: 384 x 384 for Janus-Pro.",
+            **host.search_aliases("text to image", "txt2img", "t2i", "draw", "autoregressive", "janus pro"),
             inputs=[
                 JanusType.Input("janus", tooltip="The model, from Load Janus."),
                 io.String.Input(
@@ -92,7 +95,11 @@ class JanusTextToImage(io.ComfyNode):
         top_k: int,
         top_p: float,
     ) -> io.NodeOutput:
+        preview = preview_of(janus)
         tokens = janus.to_draw(prompt, batch_size, cfg).generate(
-            prompt, batch_size, seed, cfg, temperature, top_k, top_p, progress=host.progress()
+            prompt, batch_size, seed, cfg, temperature, top_k, top_p, progress=host.progress(preview=preview)
         )
-        return io.NodeOutput(host.to_image(janus.to_decode(tokens).decode(tokens)), tokens)
+        pictures = host.to_image(janus.to_decode(tokens).decode(tokens))
+        if preview:
+            host.show_frame(preview.sheet(pictures))
+        return io.NodeOutput(pictures, tokens, ui={"janus_pictures": thumbnails(pictures, seed)})

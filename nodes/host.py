@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import logging
 import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import comfy.cli_args
 import comfy.float
 import comfy.lora
 import comfy.model_management
@@ -18,11 +20,14 @@ import comfy.ops
 import comfy.utils
 import folder_paths
 import torch
+from comfy_api.latest import io
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
 from ..janus_core import CheckpointError, ImageTokens, Janus, load
 from ..janus_core.checkpoint import find
+from ..janus_core.conversation import Conversation, check_room
 from ..janus_core.lora import LoraLayer, read_lora
 from ..janus_core.memory import (
     ANSWERING,
@@ -37,6 +42,7 @@ from ..janus_core.memory import (
 from ..janus_core.model.quantised import QuantisedLinear, dequantise, quantise, scaled_linear
 from ..janus_core.precision import NAMES, SMALL, Precision
 
+Progress = Callable[[int, int, Any], None]
 FOLDER = "janus"
 DTYPES = ("auto", *NAMES)
 
@@ -47,6 +53,12 @@ def register_folders() -> None:
         folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir, name)))
     with contextlib.suppress(OSError):  # a models folder that cannot be written to can still be read
         Path(folder_paths.models_dir, "janus").mkdir(exist_ok=True)
+
+
+def search_aliases(*words: str) -> dict[str, Any]:
+    """Further words that a node is found under, as arguments of its Schema; nothing where ComfyUI does not know them."""
+    known = {field.name for field in dataclasses.fields(io.Schema)}
+    return {"search_aliases": ["deepseek", *words]} if "search_aliases" in known else {}
 
 
 def model_roots() -> list[Path]:
@@ -190,9 +202,21 @@ class HostedJanus:
         memory = describing_bytes(self._config, self._precision, 1, length, max_tokens)
         return self._ready(memory, ANSWERING)
 
+    def to_talk(self, conversation: Conversation, max_tokens: int) -> Janus:
+        """The model, made ready to go on with a conversation. Raises InputError when it is too long."""
+        check_room(self._janus, conversation, max_tokens)
+        length, pictures = conversation.tokens(self._janus), len(conversation.pictures)
+        memory = describing_bytes(self._config, self._precision, pictures, length, max_tokens)
+        return self._ready(memory, ANSWERING)
+
     def to_decode(self, tokens: ImageTokens) -> Janus:
         """The model, made ready to turn tokens into pictures."""
         memory = decoding_bytes(self._config, self._precision, len(tokens.ids), tokens.grid)
+        return self._ready(memory, DECODING)
+
+    def to_look(self) -> Janus:
+        """The model, made ready to decode pictures while they are drawn: before `to_draw`, which comes first."""
+        memory = decoding_bytes(self._config, self._precision, 1, self._config.grid)
         return self._ready(memory, DECODING)
 
     def _ready(self, memory: int, parts: tuple[str, ...]) -> Janus:
@@ -280,12 +304,52 @@ def to_image(pictures: torch.Tensor) -> torch.Tensor:
     return pictures.to(comfy.model_management.intermediate_device())
 
 
-def progress(run: int = 0, runs: int = 1) -> Callable[[int, int, Any], None]:
-    """The core's `progress` for one of several equal runs in a node: moves its bar, and stops when the user says so."""
+def preview_method() -> str:
+    """How the user wants pictures shown while they are drawn: "none", "auto", "latent2rgb" or "taesd"."""
+    return comfy.cli_args.args.preview_method.value
+
+
+def on_prompt(handler: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Have every request to run a workflow go through `handler` before it is queued."""
+    _server().add_on_prompt_handler(handler)
+
+
+def show(node: str, output: dict[str, Any]) -> None:
+    """Tell the canvas that queued this run what a node has to show so far, for the pack's own scripts."""
+    server = _server()
+    if server is None:  # a script that borrows ComfyUI's library has no canvas
+        return
+    data = {"node": node, "output": output, "prompt_id": server.last_prompt_id}
+    server.send_sync("janus.output", data, server.client_id)
+
+
+def _server() -> Any:
+    from server import PromptServer
+
+    return getattr(PromptServer, "instance", None)  # made when ComfyUI starts to serve
+
+
+def progress(
+    run: int = 0, runs: int = 1, preview: Callable[[int, int, Any], Image.Image | None] | None = None
+) -> Progress:
+    """The core's `progress` for one of several equal runs in a node: moves its bar, and stops when the user says so.
+
+    `preview` gets the same and gives the picture to show, if any.
+    """
     bar = comfy.utils.ProgressBar(runs)
 
     def report(step: int, total: int, tokens: Any) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        bar.update_absolute(run * total + step, runs * total)
+        frame = preview(step, total, tokens) if preview else None
+        bar.update_absolute(run * total + step, runs * total, frame and _jpeg(frame))
 
     return report
+
+
+def show_frame(frame: Image.Image) -> None:
+    """Show the last frame of what was shown while it was made."""
+    comfy.utils.ProgressBar(1).update_absolute(1, 1, _jpeg(frame))
+
+
+def _jpeg(frame: Image.Image) -> tuple[str, Image.Image, int]:
+    return "JPEG", frame, max(frame.size)

@@ -89,6 +89,7 @@ class JanusLoader(io.ComfyNode):
             display_name="Load Janus",
             category="Janus",
             description="Opens a Janus or Janus-Pro model, which both draws pictures and answers questions about them.",
+            **host.search_aliases("janus pro", "autoregressive", "checkpoint", "multimodal"),
             inputs=[
                 io.Combo.Input(
                     "checkpoint",

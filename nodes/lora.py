@@ -20,6 +20,7 @@ class JanusLoRA(io.ComfyNode):
             category="Janus",
             description="Adds a LoRA that was trained for this Janus: a style, a subject, a way to answer. Several can "
             "follow each other.",
+            **host.search_aliases("janus pro", "adapter", "fine-tune"),
             inputs=[
                 JanusType.Input(
                     "janus", tooltip="The model, from Load Janus or another Janus LoRA. It stays as it is."

@@ -32,6 +32,7 @@ class JanusSave(io.ComfyNode):
             category="Janus",
             description="Writes a model as one file into your Janus model folder, smaller if you like, that loads fast "
             "and needs nothing beside it. Refresh the list in Load Janus to see it.",
+            **host.search_aliases("janus pro", "convert checkpoint", "quantise", "int8", "fp8"),
             inputs=[
                 io.Combo.Input(
                     "checkpoint",

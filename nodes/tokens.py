@@ -19,6 +19,7 @@ class JanusVQDecode(io.ComfyNode):
             display_name="VQ Decode",
             category="Janus",
             description="Turns picture tokens into pictures.",
+            **host.search_aliases("autoregressive", "tokens to image", "codebook"),
             inputs=[
                 JanusType.Input("janus", tooltip="The model that drew the tokens, from Load Janus."),
                 TokensType.Input("tokens", tooltip="The tokens of one or more pictures, from Janus Text-to-Image."),

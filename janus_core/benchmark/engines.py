@@ -80,13 +80,16 @@ def transformers_twin(model: JanusModel) -> Any:
             "num_res_blocks": vq.num_res_blocks,
             "num_patches": model.config.grid[0],
             "projection_dim": llama.hidden_size,
-            "image_token_embed_dim": model.config.gen_head_width,
+            "image_token_embed_dim": llama.hidden_size,
             "num_hidden_layers": model.config.gen_aligner_depth,
         },
         tie_word_embeddings=False,
     )
     with torch.device("meta"):
         twin = JanusForConditionalGeneration(config)
+        head, width = twin.model.generation_head, model.config.gen_head_width  # transformers knows only one width
+        head.proj_out = torch.nn.Linear(llama.hidden_size, width)
+        head.vision_head = torch.nn.Linear(width, vq.codebook_size)
     state: dict[str, Tensor] = {}
     for key, tensor in model.state_dict().items():
         names = transformers_keys(key)

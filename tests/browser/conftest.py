@@ -1,7 +1,8 @@
 """One browser, and a page for each pair of frontend and node renderer, on real servers.
 
 Every test that takes `canvas` runs on ComfyUI 0.3.75's own frontend in the classic renderer; those marked
-`everywhere` run in the other three pairs too. Without a Chromium they do not run, and the summary says so.
+`everywhere` run in the other three pairs too, and those marked `newest` on that frontend instead. Without a Chromium
+they do not run, and the summary says so.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ FRONTENDS = {"pinned": (), "newest": ("--front-end-root", str(frontend_folder())
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "everywhere: run in both renderers of both frontends")
+    config.addinivalue_line("markers", "newest: run on the newest frontend alone")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "canvas" in metafunc.fixturenames:
-        everywhere = metafunc.definition.get_closest_marker("everywhere")
-        pairs = PAIRS if everywhere else PAIRS[:1]
+        marked = metafunc.definition.get_closest_marker
+        pairs = PAIRS if marked("everywhere") else PAIRS[2:3] if marked("newest") else PAIRS[:1]
         metafunc.parametrize("canvas_of", pairs, ids="-".join, indirect=True, scope="session")
 
 
@@ -59,7 +61,7 @@ def servers(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Itera
         class Servers(dict[str, ComfyServer]):
             def __missing__(self, frontend: str) -> ComfyServer:
                 base = tmp_path_factory.mktemp(frontend)
-                server = ComfyServer(base, *FRONTENDS[frontend])
+                server = ComfyServer(base, "--preview-method", "auto", *FRONTENDS[frontend])
                 put_inputs(base / "input")
                 put_upscaler(base / "models" / "upscale_models")
                 self[frontend] = stack.enter_context(server)

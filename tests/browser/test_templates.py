@@ -1,12 +1,68 @@
-"""The shipped workflows, from ComfyUI's own list of templates to the picture."""
+"""The shipped workflows and the blueprint, from ComfyUI's own lists to the picture and the answer on the canvas."""
 
 import pytest
 from canvas import Canvas
+from comfy_server import PACK
+
+NAMES = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
+BLUEPRINT = "Janus text to image, upscaled"
+# The pictures that a node shows, by width; Nodes 2.0 draws them as elements, the classic renderer on its canvas.
+WIDTHS = """([id, nodes2]) => {
+    const images = nodes2 ? document.querySelectorAll(`[data-node-id="${id}"] img`) : app.graph.getNodeById(id).imgs
+    return [...(images ?? [])].map((image) => image.naturalWidth)
+}"""
+READABLE = """text => [...document.querySelectorAll("textarea, p, span, div")].some(
+    (element) => (element.value ?? element.innerText)?.includes(text) && element.checkVisibility())"""
+
+
+def wait_for_picture(canvas: Canvas, kind: str, width: int) -> None:
+    canvas.page.wait_for_function(
+        f"([id, nodes2, width]) => ({WIDTHS})([id, nodes2]).includes(width)",
+        arg=[canvas.node(kind), canvas.nodes2, width],
+    )
+
+
+def test_the_list_of_templates_shows_a_picture_for_each(canvas: Canvas) -> None:
+    canvas.command("Comfy.BrowseTemplates")
+    for name in NAMES:
+        card = f'[data-testid="template-workflow-{name}"]'
+        canvas.page.locator(card).scroll_into_view_if_needed()
+        canvas.page.wait_for_function("card => document.querySelector(`${card} img`)?.naturalWidth >= 256", arg=card)
+    canvas.page.get_by_test_id(f"template-workflow-{NAMES[0]}").click()
+    canvas.page.get_by_test_id("template-workflows-content").wait_for(state="hidden")
 
 
 @pytest.mark.everywhere
-def test_text_to_image_opens_from_the_list_of_templates_and_draws(canvas: Canvas) -> None:
-    canvas.open_template("text_to_image")
+@pytest.mark.parametrize("name", NAMES)
+def test_the_template_opens_runs_and_shows_what_came_out(canvas: Canvas, name: str) -> None:
+    canvas.open_template(name)
+    assert (
+        canvas.page.evaluate("app.graph._nodes.filter((node) => !(node.type in LiteGraph.registered_node_types))") == []
+    )
+    assert canvas.page.locator('[role="dialog"]:visible').count() == 0
+    kinds = set(canvas.page.evaluate("app.graph._nodes.map((node) => node.type)"))
+    canvas.show()
     canvas.run()
-    (shown,) = (d for d in canvas.wait_for("executed") if d["node"] == str(canvas.node("SaveImage")))
-    assert shown["output"]["images"][0]["filename"].startswith("janus")
+    if "SaveImage" in kinds:
+        wait_for_picture(canvas, "SaveImage", 192 if "ImageScaleBy" in kinds else 96)
+    if "JanusDescribeImage" in kinds:
+        told = {event["node"]: event["output"] for event in canvas.wait_for("executed")}
+        (answer,) = told[str(canvas.node("JanusDescribeImage"))]["text"]
+        assert answer
+        canvas.page.wait_for_function(READABLE, arg=answer)
+
+
+@pytest.mark.everywhere
+def test_the_blueprint_comes_from_the_node_library_and_runs(canvas: Canvas) -> None:
+    canvas.command("Workspace.ToggleSidebarTab.node-library")
+    leaf = canvas.page.get_by_text(BLUEPRINT).first
+    if not leaf.is_visible():
+        canvas.page.get_by_text("Subgraph Blueprints").first.click()
+    leaf.click()
+    canvas.page.wait_for_function("app.graph._nodes.length === 1")
+    canvas.command("Workspace.ToggleSidebarTab.node-library")
+    draw = canvas.page.evaluate("app.graph._nodes[0].id")
+    canvas.link(draw, "image", canvas.add("SaveImage", (700, 100)), "images")
+    canvas.show()
+    canvas.run()
+    wait_for_picture(canvas, "SaveImage", 192)

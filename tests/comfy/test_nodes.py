@@ -14,6 +14,7 @@ NODES = {
     "JanusLoRA": "Janus LoRA",
     "JanusTextToImage": "Janus Text-to-Image",
     "JanusDescribeImage": "Janus Describe Image",
+    "JanusChat": "Janus Chat",
     "JanusVQDecode": "VQ Decode",
     "JanusSave": "Save Janus",
 }
@@ -38,9 +39,10 @@ def test_the_nodes_are_there(server: ComfyServer) -> None:
 def test_every_input_output_and_node_explains_itself(server: ComfyServer, name: str) -> None:
     node = ours(server)[name]
     assert node["description"]
-    for key, (_, options) in node["input"]["required"].items():
-        assert len(options.get("tooltip", "")) > 20, key
-    assert "optional" not in node["input"]
+    for group in ("required", "optional"):
+        for key, (_, options) in node["input"].get(group, {}).items():
+            assert len(options.get("tooltip", "")) > 20, key
+    assert len(node["output_tooltips"] or []) == len(node["output"])
     assert all(node["output_tooltips"] or [])
     assert all(label != kind for label, kind in zip(node["output_name"], node["output"], strict=True))
 

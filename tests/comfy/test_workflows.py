@@ -1,13 +1,19 @@
 """Every shipped workflow: its two files agree, ComfyUI offers it as a template, and it runs."""
 
 import json
+from io import BytesIO
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pytest
 from comfy_server import PACK, ComfyServer, Graph, Run, node_of, shipped
+from PIL import Image
 
 NAMES = sorted(path.stem for path in (PACK / "workflows" / "api").glob("*.json"))
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+ON_CANVAS_ONLY = {"MarkdownNote"}
+Box = tuple[float, float, float, float]
 TOKENS = 36  # of the embedded model's 96 x 96 pictures
 
 
@@ -20,14 +26,18 @@ def as_api(canvas: dict[str, Any], object_info: dict[str, Any]) -> Graph:
     links = {link[0]: [str(link[1]), link[2]] for link in canvas["links"]}
     graph = {}
     for node in canvas["nodes"]:
-        linked = {slot["name"]: links[slot["link"]] for slot in node["inputs"]}
+        if node["type"] in ON_CANVAS_ONLY:
+            continue
+        linked = {slot["name"]: links[slot["link"]] for slot in node["inputs"] if slot["link"] is not None}
         values = iter(node["widgets_values"])
         info, inputs = object_info[node["type"]], {}
         for group in ("required", "optional"):
             for name in info["input_order"].get(group, []):
-                options = (info["input"][group][name] + [{}])[1]
+                kind, options = (info["input"][group][name] + [{}])[:2]
+                if name not in linked and isinstance(kind, str) and kind not in WIDGETS:
+                    continue  # an optional socket without a link
                 inputs[name] = linked.pop(name) if name in linked else next(values)
-                if options.get("control_after_generate") or options.get("image_upload"):
+                if options.get("control_after_generate", name == "seed") or options.get("image_upload"):
                     next(values)  # a widget that only the canvas knows
         assert not linked
         assert list(values) == []
@@ -37,7 +47,7 @@ def as_api(canvas: dict[str, Any], object_info: dict[str, Any]) -> Graph:
 
 def test_there_is_a_template_for_each_workflow(server: ComfyServer) -> None:
     assert set(NAMES) == {
-        "text_to_image", "describe_image", "draw_then_describe", "draw_and_upscale", "tokens_decode"
+        "text_to_image", "describe_image", "draw_then_describe", "draw_and_upscale", "tokens_decode", "chat"
     }  # fmt: skip
     assert sorted(server.get("/api/workflow_templates").json()["janus-nodes"]) == NAMES
 
@@ -63,11 +73,56 @@ def test_canvas_links_meet_their_slots_and_read_left_to_right(name: str) -> None
         assert output["type"] == kind
         assert target["type"] in (kind, "*")
         assert nodes[start]["pos"][0] + nodes[start]["size"][0] < nodes[end]["pos"][0]
-    boxes = [(*node["pos"], *node["size"]) for node in canvas["nodes"]]
-    for i, (x, y, w, h) in enumerate(boxes):
-        for other_x, other_y, other_w, other_h in boxes[:i]:
-            apart = x >= other_x + other_w or other_x >= x + w or y >= other_y + other_h or other_y >= y + h
-            assert apart
+    assert apart([(*node["pos"], *node["size"]) for node in canvas["nodes"]])
+
+
+def apart(boxes: list[Box]) -> bool:
+    """Whether no two of these (x, y, width, height) overlap."""
+    return not any(
+        x < x2 + w2 and x2 < x + w and y < y2 + h2 and y2 < y + h
+        for (x, y, w, h), (x2, y2, w2, h2) in combinations(boxes, 2)
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_node_stands_in_a_numbered_group_beside_a_note(name: str) -> None:
+    canvas = template(name)
+    groups = sorted(canvas["groups"], key=lambda group: group["title"])
+    assert [group["title"].split(" · ")[0] for group in groups] == [str(i + 1) for i in range(len(groups))]
+    assert [group["bounding"][:1] for group in groups] == sorted(group["bounding"][:1] for group in groups)
+    notes = [node for node in canvas["nodes"] if node["type"] == "MarkdownNote"]
+    assert len(notes) == 1
+    assert "Janus-Pro" in notes[0]["widgets_values"][0]
+    title = 30
+    tops = [(x, y - title, w, h + title) for x, y, w, h in ((*n["pos"], *n["size"]) for n in notes)]
+    assert apart([tuple(group["bounding"]) for group in groups] + tops)
+    for node in canvas["nodes"]:
+        (x, y), (w, h) = node["pos"], node["size"]
+        inside = [
+            group
+            for group in groups
+            for left, top, width, height in [group["bounding"]]
+            if left <= x and x + w <= left + width and top <= y - title and y + h <= top + height
+        ]
+        assert len(inside) == (node["type"] not in ON_CANVAS_ONLY)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_comfyui_serves_a_square_thumbnail(server: ComfyServer, name: str) -> None:
+    answer = server.get(f"/api/workflow_templates/janus-nodes/{name}.jpg")
+    with Image.open(BytesIO(answer.content)) as thumbnail:
+        assert thumbnail.format == "JPEG"
+        assert thumbnail.width == thumbnail.height >= 256
+
+
+def test_comfyui_offers_the_blueprint_with_nodes_that_it_has(server: ComfyServer) -> None:
+    offered = server.get("/global_subgraphs").json()
+    (number,) = (n for n, entry in offered.items() if entry["info"]["node_pack"] == "custom_nodes.janus-nodes")
+    assert offered[number]["name"] == "Janus text to image, upscaled"
+    blueprint = json.loads(server.get(f"/global_subgraphs/{number}").json()["data"])
+    (inner,) = blueprint["definitions"]["subgraphs"]
+    assert [node["type"] for node in blueprint["nodes"]] == [inner["id"]]
+    assert {node["type"] for node in inner["nodes"]} <= server.get("/object_info").json().keys()
 
 
 def picture_of(server: ComfyServer, graph: Graph, run: Run, kind: str = "SaveImage") -> np.ndarray:
@@ -91,7 +146,7 @@ def test_the_workflow_runs_as_shipped(server: ComfyServer, name: str) -> None:
     if "JanusTextToImage" in kinds:
         assert steps(run, graph, "JanusTextToImage") == list(range(1, TOKENS + 1))
         side = 192 if "ImageScaleBy" in kinds else 96
-        picture = picture_of(server, graph, run)
+        picture = picture_of(server, graph, run, "SaveImage" if "SaveImage" in kinds else "PreviewImage")
         assert picture.shape == (side, side, 3)
         assert picture.std() > 1  # something is drawn
     if "JanusDescribeImage" in kinds:
@@ -101,6 +156,11 @@ def test_the_workflow_runs_as_shipped(server: ComfyServer, name: str) -> None:
         assert run.outputs[node_of(graph, "PreviewAny")]["text"] == text
         done = steps(run, graph, "JanusDescribeImage")
         assert done == list(range(1, len(done) + 1))
+    if "JanusChat" in kinds:
+        first, last = (run.outputs[number]["janus_turns"] for number in ("4", "5"))
+        assert [turn["role"] for turn in last] == ["user", "assistant"] * 2
+        assert last[:2] == first
+        assert all(turn["content"] for turn in last)
     if "JanusVQDecode" in kinds:
         drawn = picture_of(server, graph, run, "PreviewImage")
         assert np.array_equal(picture_of(server, graph, run), drawn)

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from comfy_server import NAME, ComfyServer
-from playwright.sync_api import Browser, BrowserType, Error, Locator, Page
+from playwright.sync_api import Browser, BrowserType, ConsoleMessage, Error, Locator, Page
 from prepare import chromium
 
 EXTENSION = f"/extensions/{NAME}/"
@@ -17,7 +17,7 @@ READY = """!!(window.app?.graph && app.extensionManager && !app.extensionManager
 RECORD = """() => {
     window.seen = []
     const names = ["execution_start", "executing", "progress", "executed", "b_preview", "b_preview_with_metadata",
-        "progress_text", "execution_success", "execution_error", "execution_interrupted"]
+        "progress_text", "janus.output", "execution_success", "execution_error", "execution_interrupted"]
     for (const name of names)
         app.api.addEventListener(name, ({ detail }) => seen.push({ name, detail }))
 }"""
@@ -40,16 +40,21 @@ class Canvas:
         self.nodes2 = nodes2
         self.errors: list[str] = []
         self.setting("Comfy.TutorialCompleted", True)
+        self.setting("Comfy.Minimap.Visible", False)  # it would lie over nodes
         self.setting("Comfy.VueNodes.Enabled", nodes2)
         self.context = browser.new_context(
             viewport={"width": size[0], "height": size[1]}, permissions=["clipboard-read", "clipboard-write"]
         )
         self.page: Page = self.context.new_page()
         self.page.set_default_timeout(60_000)
-        self.page.on("console", lambda m: m.type == "error" and self._note(f"{m.text} ({m.location['url']})"))
+        self.page.on("console", self._console)
         self.page.on("pageerror", lambda error: self._note(f"{error.message}\n{error.stack}"))
         self.page.goto(server.address)
         self._wait_until_ready()
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self._note(f"{message.text} ({message.location['url']})")
 
     def _note(self, text: str) -> None:
         if EXTENSION in text:
@@ -80,6 +85,10 @@ class Canvas:
     def open(self, workflow: dict[str, Any]) -> None:
         """Open a workflow as saved by the frontend."""
         self.page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
+
+    def workflow(self) -> dict[str, Any]:
+        """The open workflow as the frontend would save it."""
+        return json.loads(self.page.evaluate("JSON.stringify(app.graph.serialize())"))
 
     def open_template(self, name: str) -> None:
         """Open one of this pack's workflows from ComfyUI's own list of templates, by clicking."""
@@ -120,16 +129,29 @@ class Canvas:
 
     def add(self, kind: str, at: tuple[int, int] = (100, 100), **widgets: object) -> int:
         """Put a node on the canvas, its widgets set by name. Gives its id."""
-        return self.page.evaluate(
-            """([kind, at, widgets]) => {
+        number = self.page.evaluate(
+            """([kind, at]) => {
                 const node = LiteGraph.createNode(kind)
                 node.pos = at
                 app.graph.add(node)
-                for (const [name, value] of Object.entries(widgets))
-                    node.widgets.find((widget) => widget.name === name).value = value
                 return node.id
             }""",
-            [kind, at, widgets],
+            [kind, at],
+        )
+        self.set(number, **widgets)
+        return number
+
+    def set(self, node: int, **widgets: object) -> None:
+        """Set a node's widgets by name."""
+        self.page.evaluate(
+            """([id, widgets]) => {
+                for (const [name, value] of Object.entries(widgets)) {
+                    const widget = app.graph.getNodeById(id).widgets.find((widget) => widget.name === name)
+                    widget.value = value
+                    widget.callback?.(value)
+                }
+            }""",
+            [node, widgets],
         )
 
     def link(self, start: int, output: str, end: int, input: str) -> None:

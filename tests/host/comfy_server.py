@@ -44,9 +44,10 @@ def node_of(graph: Graph, class_type: str) -> str:
 
 @dataclass
 class Run:
-    """What came of one prompt: every message it sent, and each node's entry in the history."""
+    """What came of one prompt: every message it sent, how many previews, and each node's entry in the history."""
 
     messages: list[Message] = field(default_factory=list)
+    previews: int = 0
     outputs: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -155,6 +156,7 @@ class ComfyServer:
                 frame = await ws.receive()
                 if frame.type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR):
                     raise ConnectionError(f"ComfyUI went away; its log ends with:\n{self.log.read_text()[-4000:]}")
+                run.previews += frame.type is aiohttp.WSMsgType.BINARY
                 if frame.type is not aiohttp.WSMsgType.TEXT:
                     continue
                 message = json.loads(frame.data)

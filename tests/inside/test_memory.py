@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -137,9 +138,14 @@ def measure(host: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tu
 
 @pytest.mark.parametrize("dtype", ["bf16", "int8"])
 @pytest.mark.parametrize("count", [1, 4, 16])
-def test_nodes_ask_for_the_memory_they_take(host: Any, middling: Path, measure: Any, count: int, dtype: str) -> None:
+def test_nodes_ask_for_the_memory_they_take(
+    host: Any, middling: Path, measure: Any, count: int, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from pack.nodes.describe import JanusDescribeImage  # pyright: ignore[reportMissingImports]
     from pack.nodes.generate import JanusTextToImage  # pyright: ignore[reportMissingImports]
+
+    # What ComfyUI's executor fills in before it calls a node.
+    monkeypatch.setattr(JanusDescribeImage, "hidden", SimpleNamespace(unique_id="1"))
 
     hosted = host.load_janus(middling, dtype)
     settings = {"seed": 0, "batch_size": count, "cfg": 5.0, "temperature": 1.0, "top_k": 0, "top_p": 1.0}

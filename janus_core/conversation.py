@@ -1,0 +1,59 @@
+"""A conversation as a value: turns and the pictures they are about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .errors import InputError
+from .pipeline import Janus
+from .processing import IMAGE_TAG, Turn
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """`turns` of user and assistant by turns; `pictures` [H, W, 3] stand where the turns say `<image_placeholder>`."""
+
+    turns: tuple[Turn, ...] = ()
+    pictures: tuple[Tensor, ...] = ()
+
+    def ask(self, message: str, pictures: list[Tensor]) -> Conversation:
+        """With a new message, about new pictures if there are any. Raises InputError when it is empty."""
+        if not message.replace(IMAGE_TAG, "").strip():
+            raise InputError("The message is empty: say or ask something.")
+        if message.count(IMAGE_TAG) != len(pictures):
+            message = f"{IMAGE_TAG}\n" * len(pictures) + message.replace(IMAGE_TAG, "").strip()
+        return Conversation((*self.turns, {"role": "user", "content": message}), (*self.pictures, *pictures))
+
+    def told(self, answer: str) -> Conversation:
+        """With the model's answer."""
+        return Conversation((*self.turns, {"role": "assistant", "content": answer}), self.pictures)
+
+    def without(self, oldest: int) -> Conversation:
+        """Without its `oldest` exchanges (a message and its answer), nor the pictures that came with them."""
+        gone = sum(turn["content"].count(IMAGE_TAG) for turn in self.turns[: 2 * oldest])
+        return Conversation(self.turns[2 * oldest :], self.pictures[gone:])
+
+    def tokens(self, janus: Janus) -> int:
+        """How much of the model's context it takes, once a message is asked."""
+        return len(janus.processor.question_prompt(list(self.turns), len(self.pictures)))
+
+
+def check_room(janus: Janus, conversation: Conversation, new: int) -> None:
+    """Raise InputError when a question does not fit the context with `new` tokens of answer, and say what would."""
+    limit, used = janus.context, conversation.tokens(janus)
+    if used + new <= limit:
+        return
+    past = (len(conversation.turns) - 1) // 2
+    for oldest in range(1, past + 1):
+        if conversation.without(oldest).tokens(janus) + new <= limit:
+            which = "turn 1" if oldest == 1 else f"turns 1 to {oldest}"
+            cure = f"drop {which} (set drop_turns to {oldest}), or allow a shorter answer"
+            break
+    else:
+        cure = "ask in fewer words, or allow a shorter answer"
+    raise InputError(
+        f"The conversation takes {used} tokens and the answer may take {new} more, {used + new} in all, where this model "
+        f"holds {limit}: {cure}."
+    )

@@ -1,0 +1,33 @@
+"""What a code looks like at a glance: one colour, from a linear map that is fitted to the VQ decoder."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .model.vq import VQModel
+from .pipeline import Janus
+
+SAMPLES = 64  # codes looked at, which is one decoded picture of 24 x 24 tokens
+RIDGE = 0.1  # of the codes' mean variance
+
+
+@torch.no_grad()
+def code_colours(janus: Janus) -> Tensor:
+    """The colour of every code, float32 [codebook_size, 3] in 0..1 on the CPU.
+
+    Some codes are decoded, each alone and surrounded by itself; ridge regression from their codebook vectors to the
+    middle's mean colour gives the rest.
+    """
+    vq: VQModel = janus.model.gen_vision_model
+    size = janus.model.config.vq.codebook_size
+    samples = (torch.arange(SAMPLES, device=janus.device) * size // SAMPLES).unique()
+    pixels = torch.cat([vq.decode(code.expand(1, 9), (3, 3)).float() for code in samples])
+    edge = pixels.shape[-1] // 6
+    colours = ((pixels[..., edge:-edge, edge:-edge] + 1) / 2).clamp(0, 1).mean(dim=(2, 3))
+    vectors = vq.quantize.lookup(torch.arange(size, device=janus.device)).float()
+    centre, middle = vectors[samples].mean(0), colours.mean(0)
+    x, y = vectors[samples] - centre, colours - middle
+    weight = RIDGE * len(x) * x.square().mean() * torch.eye(x.shape[1], device=x.device)
+    fitted = (vectors - centre) @ torch.linalg.solve(x.T @ x + weight, x.T @ y) + middle
+    return fitted.clamp(0, 1).cpu()

@@ -1,0 +1,127 @@
+"""Janus Chat: one turn of a conversation, which goes on from node to node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+
+from ..janus_core.conversation import Conversation
+from ..janus_core.processing import IMAGE_TAG
+from . import host
+from .describe import over_white, streaming
+from .load import JanusType
+
+HistoryType = io.Custom("JANUS_HISTORY")
+
+
+class JanusChat(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="JanusChat",
+            display_name="Janus Chat",
+            category="Janus",
+            description="Says something to the model, about pictures if you like, and shows the conversation so far. Press "
+            "Reply for the next turn: it adds a Janus Chat that knows all that was said before.",
+            **host.search_aliases("vqa", "conversation", "llm", "question", "janus pro"),
+            inputs=[
+                JanusType.Input("janus", tooltip="The model, from Load Janus."),
+                io.Image.Input(
+                    "image",
+                    optional=True,
+                    tooltip="Pictures this message is about. Later turns still know them; wire only new ones there.",
+                ),
+                HistoryType.Input(
+                    "history",
+                    optional=True,
+                    tooltip="The conversation before this message, from another Janus Chat. Without it a new one begins.",
+                ),
+                io.String.Input(
+                    "message",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    placeholder="Your message",
+                    tooltip="What you say or ask. It may speak of anything in the conversation before it.",
+                ),
+                io.Int.Input(
+                    "max_tokens",
+                    default=256,
+                    min=1,
+                    max=8192,
+                    tooltip="The longest answer allowed, in tokens; a token is about three quarters of a word.",
+                ),
+                io.Float.Input(
+                    "temperature",
+                    default=0.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="0 gives the surest answer, the same each time. More gives freer words, which change with "
+                    "the seed.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=False,  # else every run would have all earlier turns answered anew
+                    tooltip="Varies the words when the temperature is above 0; at 0 it changes nothing.",
+                ),
+                io.Int.Input(
+                    "drop_turns",
+                    default=0,
+                    min=0,
+                    max=1000,
+                    tooltip="Leave out this many of the oldest turns, with their pictures, when the conversation has grown "
+                    "too long for the model.",
+                ),
+            ],
+            outputs=[
+                io.String.Output("answer", display_name="answer", tooltip="What the model said to this message."),
+                HistoryType.Output(
+                    "conversation", display_name="history", tooltip="The conversation with this turn, for the next one."
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        janus: host.HostedJanus,
+        message: str,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+        drop_turns: int,
+        image: torch.Tensor | None = None,
+        history: Conversation | None = None,
+    ) -> io.NodeOutput:
+        pictures = [] if image is None else list(over_white(image))
+        conversation = (history or Conversation()).without(drop_turns).ask(message, pictures)
+        core = janus.to_talk(conversation, max_tokens)
+
+        def shown(answer: str) -> dict[str, list]:
+            used = conversation.tokens(core) + len(core.processor.encode(answer))
+            return {"janus_turns": _readable(conversation.told(answer)), "janus_context": [used, core.context]}
+
+        report = streaming(core, cls.hidden.unique_id, host.progress(), shown)
+        answer = core.answer(
+            list(conversation.turns), list(conversation.pictures), max_tokens, temperature, seed, report
+        )
+        return io.NodeOutput(answer, conversation.told(answer), ui=shown(answer))
+
+
+def _readable(conversation: Conversation) -> list[dict[str, Any]]:
+    """The turns, with a count instead of the places of their pictures."""
+    return [
+        {
+            **turn,
+            "content": turn["content"].replace(IMAGE_TAG, "").strip(),
+            "pictures": turn["content"].count(IMAGE_TAG),
+        }
+        for turn in conversation.turns
+    ]

@@ -1,0 +1,160 @@
+"""What the nodes show on themselves: pictures that grow, words that stream, conversations, seeds."""
+
+import json
+import re
+from itertools import pairwise
+
+import pytest
+from canvas import Canvas
+from playwright.sync_api import Locator, expect
+
+PROMPT = "a red circle at the top left and a blue square at the center on a white background"
+
+
+def drawing(canvas: Canvas, **widgets: object) -> int:
+    """Load Janus and a wired Janus Text-to-Image with a Preview Image. Gives the drawing node's id."""
+    loader = canvas.add("JanusLoader", (0, 0))
+    draw = canvas.add("JanusTextToImage", (340, 0), prompt=PROMPT, cfg=1.5, control_after_generate="fixed", **widgets)
+    show = canvas.add("PreviewImage", (800, 500))
+    canvas.link(loader, "janus", draw, "janus")
+    canvas.link(draw, "image", show, "images")
+    return draw
+
+
+def describing(canvas: Canvas, draw: int) -> int:
+    describe = canvas.add("JanusDescribeImage", (800, 0), max_tokens=40)
+    canvas.link(canvas.node("JanusLoader"), "janus", describe, "janus")
+    canvas.link(draw, "image", describe, "image")
+    return describe
+
+
+def answers(canvas: Canvas) -> Locator:
+    return canvas.page.locator(".janus-panel .janus-text")
+
+
+def outputs(canvas: Canvas, node: int) -> list[dict]:
+    """What the server told of a node while the run went on."""
+    return [
+        e["detail"]["output"] for e in canvas.seen() if e["name"] == "janus.output" and e["detail"]["node"] == str(node)
+    ]
+
+
+@pytest.mark.everywhere
+def test_pictures_grow_while_they_are_drawn(canvas: Canvas) -> None:
+    draw = drawing(canvas, seed=11, batch_size=4)
+    canvas.show()
+    canvas.run()
+    names = [event["name"] for event in canvas.seen() if event["name"] != "b_preview"]
+    frames = [i for i, name in enumerate(names) if name == "b_preview_with_metadata"]
+    assert len(frames) >= 2
+    assert names[: frames[0]].count("progress") < 36  # seen in mid-run, not at its end
+    shown = canvas.page.locator(".janus-picture img")
+    expect(shown).to_have_count(4)
+    assert shown.first.evaluate("image => image.decode().then(() => image.naturalWidth)") == 96
+    assert draw == canvas.node("JanusTextToImage")
+
+
+@pytest.mark.everywhere
+def test_answers_stream_and_stay_after_a_reload(canvas: Canvas) -> None:
+    draw = drawing(canvas, seed=12, batch_size=2)
+    describe = describing(canvas, draw)
+    canvas.show()
+    canvas.run()
+    told = [output["text"] for output in outputs(canvas, describe)]
+    first = [texts[0] for texts in told if len(texts) == 1]
+    assert len(set(first)) > 3
+    assert all(later.startswith(sooner) for sooner, later in pairwise(first))
+    expect(answers(canvas)).to_have_text(told[-1])
+    expect(canvas.page.locator(".janus-panel .janus-number")).to_have_text(["1", "2"])
+    canvas.page.wait_for_timeout(1500)  # the frontend keeps a draft of the workflow, after a while
+    canvas.reload()
+    expect(answers(canvas)).to_have_text(told[-1])
+
+
+def test_an_answer_is_copied_with_one_click(canvas: Canvas) -> None:
+    describing(canvas, drawing(canvas, seed=13))
+    canvas.show()
+    canvas.run()
+    expect(answers(canvas)).to_have_count(1)
+    canvas.page.locator(".janus-panel").get_by_text("Copy", exact=True).click()
+    expect(canvas.page.get_by_text("Copied")).to_be_visible()
+    assert canvas.page.evaluate("navigator.clipboard.readText()") == answers(canvas).inner_text()
+
+
+def test_an_answer_can_be_selected_without_moving_the_node(canvas: Canvas) -> None:
+    describe = describing(canvas, drawing(canvas, seed=14))
+    canvas.show()
+    canvas.run()
+    before = canvas.page.evaluate("id => [...app.graph.getNodeById(id).pos]", describe)
+    answers(canvas).first.dblclick(position={"x": 8, "y": 8})
+    assert canvas.page.evaluate("String(getSelection())").strip() in answers(canvas).inner_text().split()
+    assert canvas.page.evaluate("id => [...app.graph.getNodeById(id).pos]", describe) == before
+
+
+def test_answers_come_back_with_a_run_from_the_history(canvas: Canvas) -> None:
+    describe = describing(canvas, drawing(canvas, seed=15))
+    canvas.run()
+    text = answers(canvas).inner_text()
+    canvas.page.evaluate("outputs => { app.nodeOutputs = outputs }", {})
+    workflow = canvas.workflow()
+    for node in workflow["nodes"]:
+        node["properties"].pop("janus_output", None)
+    workflow["id"] = "00000000-0000-4000-8000-000000000000"
+    canvas.open(workflow)
+    expect(answers(canvas)).to_have_count(0)
+    canvas.page.evaluate("outputs => { app.nodeOutputs = outputs }", {str(describe): {"text": [text]}})
+    expect(answers(canvas)).to_have_text([text])
+
+
+@pytest.mark.everywhere
+def test_a_chat_of_three_turns_keeps_its_context(canvas: Canvas) -> None:
+    draw = drawing(canvas, seed=16)
+    first = canvas.add("JanusChat", (800, 0), message="Describe the picture.", max_tokens=40)
+    canvas.link(canvas.node("JanusLoader"), "janus", first, "janus")
+    canvas.link(draw, "image", first, "image")
+    messages = ["Describe the picture.", "What colour is the circle?", "Where is the square?"]
+    said = canvas.page.locator(".janus-said.user")
+    lengths = []
+    for turn in range(3):
+        canvas.page.evaluate("() => app.canvas.deselectAll()")
+        canvas.run()
+        last = canvas.page.evaluate("app.graph._nodes.at(-1).id") if turn else first
+        (done,) = [e["output"] for e in canvas.wait_for("executed") if e["node"] == str(last)]
+        assert [t["content"] for t in done["janus_turns"][::2]] == messages[: turn + 1]
+        assert all(t["content"] for t in done["janus_turns"])
+        lengths.append(done["janus_context"][0])
+        panel = canvas.page.locator(".janus-panel", has=said).last
+        expect(panel.locator(".janus-said.user")).to_contain_text(messages[: turn + 1])
+        expect(panel.locator(".janus-context")).to_have_text(f"{lengths[-1]} of 1024 tokens")
+        if turn < 2:
+            canvas.show(last)
+            panel.get_by_text("Reply", exact=True).click()
+            reply = canvas.page.evaluate("app.graph._nodes.at(-1).id")
+            canvas.set(reply, message=messages[turn + 1])
+    assert lengths == sorted(set(lengths))
+    saved = canvas.workflow()
+    assert "janus_turns" not in json.dumps(saved)
+    canvas.show(last)
+    canvas.page.locator(".janus-keep input").last.check()
+    saved = canvas.workflow()
+    kept = [node["properties"].get("janus_output") for node in saved["nodes"] if str(node["id"]) == str(last)]
+    assert kept[0]["janus_turns"] == done["janus_turns"]
+
+
+@pytest.mark.everywhere
+def test_a_seed_is_put_back_into_the_node(canvas: Canvas) -> None:
+    draw = drawing(canvas, seed=40, batch_size=3)
+    canvas.set(draw, control_after_generate="randomize")
+    canvas.show()
+    canvas.run()
+    pictures = canvas.page.locator(".janus-picture")
+    expect(pictures).to_have_count(3)
+    expect(pictures.nth(2)).to_have_attribute("title", re.compile("Seed 42"))
+    pictures.nth(2).hover()
+    expect(pictures.nth(2).locator("span")).to_have_css("opacity", "1")
+    pictures.nth(2).click()
+    settings = [canvas.widget(draw, name) for name in ("seed", "batch_size", "control_after_generate")]
+    assert settings == [42, 1, "fixed"]
+    canvas.run()
+    expect(pictures).to_have_count(1)
+    expect(pictures).to_have_attribute("title", re.compile("Seed 42"))

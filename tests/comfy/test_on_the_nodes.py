@@ -1,0 +1,116 @@
+"""What the server tells the canvas, and what it writes into pictures: previews, words, conversations, seeds."""
+
+import json
+
+import pytest
+from comfy_server import ComfyServer, Graph, Run, node_of
+
+
+def change(graph: Graph, kind: str, **inputs: object) -> Graph:
+    graph[node_of(graph, kind)]["inputs"] |= inputs
+    return graph
+
+
+def chat(graph: Graph, number: str, message: str, **inputs: object) -> list:
+    loader = [node_of(graph, "JanusLoader"), 0]
+    settings = {"message": message, "max_tokens": 10, "temperature": 0.0, "seed": 0, "drop_turns": 0}
+    graph[number] = {"class_type": "JanusChat", "inputs": {"janus": loader, **settings, **inputs}}
+    return [number, 1]
+
+
+@pytest.fixture
+def talking(drawing: Graph) -> Graph:
+    """A loader alone, with the tiny model."""
+    loader = node_of(drawing, "JanusLoader")
+    return {loader: drawing[loader]}
+
+
+def test_saved_pictures_know_the_seeds_of_their_batch(server: ComfyServer, drawing: Graph) -> None:
+    draw = node_of(drawing, "JanusTextToImage")
+    run = server.run(change(drawing, "JanusTextToImage", seed=2**64 - 2, batch_size=3))
+    for picture in server.pictures(run, node_of(drawing, "SaveImage")):
+        assert json.loads(picture.info["janus_seeds"]) == {draw: [2**64 - 2, 2**64 - 1, 0]}
+    shown = run.outputs[draw]["janus_pictures"]
+    assert [picture["seed"] for picture in shown] == [str(2**64 - 2), str(2**64 - 1), "0"]
+
+
+def test_pictures_from_the_cache_are_saved_with_their_seeds_too(server: ComfyServer, drawing: Graph) -> None:
+    change(drawing, "JanusTextToImage", seed=77, batch_size=2)
+    server.run(drawing)
+    again = server.run(change(drawing, "SaveImage", filename_prefix="again"))
+    draw = node_of(drawing, "JanusTextToImage")
+    assert draw not in again.executed()
+    saved = server.pictures(again, node_of(drawing, "SaveImage"))
+    assert [json.loads(picture.info["janus_seeds"]) for picture in saved] == [{draw: [77, 78]}] * 2
+
+
+def test_a_batch_size_beyond_reason_is_only_refused(server: ComfyServer, drawing: Graph) -> None:
+    run = server.run(change(drawing, "JanusTextToImage", batch_size=10**12))
+    assert run.end == "rejected"
+
+
+def test_each_word_is_told_as_it_comes(server: ComfyServer, describing: Graph) -> None:
+    describe = node_of(describing, "JanusDescribeImage")
+    run = server.run(describing)
+    words = [m["data"]["output"]["text"] for m in run.messages if m["type"] == "janus.output"]
+    assert len(words) == len(run.progress(describe))
+    assert words[-1] == run.outputs[describe]["text"]
+    assert len({text for (text,) in words}) > 3
+
+
+def turns(run: Run, number: str) -> list[tuple[str, str, int]]:
+    return [(turn["role"], turn["content"], turn["pictures"]) for turn in run.outputs[number]["janus_turns"]]
+
+
+def test_a_chat_goes_on_from_node_to_node(server: ComfyServer, talking: Graph) -> None:
+    talking["photo"] = {"class_type": "LoadImage", "inputs": {"image": "example.png"}}
+    history = chat(talking, "first", "What is this?", image=["photo", 0])
+    history = chat(talking, "second", "Which colours?", history=history)
+    chat(talking, "third", "Why?", history=history)
+    run = server.run(talking)
+    assert run.end == "execution_success", run.error
+    said = turns(run, "third")
+    assert said[:4] == turns(run, "second")
+    assert said[:2] == turns(run, "first")
+    assert said[::2] == [("user", "What is this?", 1), ("user", "Which colours?", 0), ("user", "Why?", 0)]
+    lengths = [run.outputs[number]["janus_context"][0] for number in ("first", "second", "third")]
+    assert lengths == sorted(set(lengths))
+
+    talking["second"]["inputs"]["message"] = "And the shapes?"
+    other = server.run(talking)
+    assert "first" not in other.executed()  # its answer is known already
+    assert turns(other, "third")[3] != said[3] or turns(other, "third")[5] != said[5]
+
+
+def test_what_was_said_before_changes_the_answer(server: ComfyServer, talking: Graph) -> None:
+    history = chat(talking, "before", "A red circle.")
+    chat(talking, "with", "What is it?", history=history, max_tokens=30)
+    chat(talking, "without", "What is it?", max_tokens=30)
+    chat(talking, "dropped", "What is it?", history=history, drop_turns=1, max_tokens=30)
+    run = server.run(talking)
+    answer = {number: turns(run, number)[-1][1] for number in ("with", "without", "dropped")}
+    assert answer["dropped"] == answer["without"] != answer["with"]
+
+
+def test_too_long_a_conversation_says_what_to_drop(server: ComfyServer, talking: Graph) -> None:
+    history = chat(talking, "long", "word " * 100)
+    chat(talking, "next", "And?")
+    alone, limit = server.run(talking).outputs["next"]["janus_context"]
+    chat(talking, "next", "And?", history=history, max_tokens=limit - alone)
+    run = server.run(talking)
+    assert run.end == "execution_error"
+    assert "drop turn 1 (set drop_turns to 1)" in run.error
+    talking["next"]["inputs"]["drop_turns"] = 1
+    assert server.run(talking).end == "execution_success"
+
+
+def test_an_empty_message_is_an_error(server: ComfyServer, talking: Graph) -> None:
+    chat(talking, "silent", "  ")
+    assert "message is empty" in server.run(talking).error
+
+
+def test_without_previews_no_frame_is_sent(server: ComfyServer, drawing: Graph) -> None:
+    """The server was started with ComfyUI's default, --preview-method none."""
+    run = server.run(change(drawing, "JanusTextToImage", seed=123))
+    assert run.end == "execution_success"
+    assert run.previews == 0

@@ -1,0 +1,164 @@
+"""`make screenshots`: every picture in the repository, anew, from the running frontend and the embedded checkpoint.
+
+docs/*.jpg for the README, web/docs/*.jpg for the help pages, workflows/*.jpg as the templates' thumbnails.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from canvas import Canvas, launch
+from comfy_server import PACK, ComfyServer
+from PIL import Image
+from playwright.sync_api import sync_playwright
+from prepare import chromium
+from thumbnails import Painter, save, shapes, thumbnails
+
+DOCS, HELP, WORKFLOWS = PACK / "docs", PACK / "web" / "docs", PACK / "workflows"
+SIZE = (1400, 820)
+SETTINGS = {
+    "Comfy.Minimap.Visible": False,
+    "Comfy.Graph.CanvasInfo": False,
+    "Comfy.EnableTooltips": False,
+    "Comfy.Sidebar.Size": "normal",
+    "LiteGraph.Canvas.MinFontSizeForLOD": 0,  # words stay words, however small
+}
+LORA = "watercolour.safetensors"
+# Fits nodes, or all of them with their groups, between margins; gives the box around them on the page.
+FIT = """async ([ids, [left, top, right, bottom]]) => {
+    app.canvas.deselectAll()
+    const items = ids.length
+        ? ids.map((id) => app.graph.getNodeById(id))
+        : [...app.graph._nodes, ...app.graph._groups]
+    const boxes = items.map((item) => [...item.boundingRect ?? item._bounding])
+    const [x, y] = [0, 1].map((i) => Math.min(...boxes.map((box) => box[i])))
+    const [w, h] = [0, 1].map((i) => Math.max(...boxes.map((box) => box[i] + box[i + 2])) - [x, y][i])
+    const page = app.canvasEl.getBoundingClientRect()
+    const scale = Math.min(1, (page.width - left - right) / w, (page.height - top - bottom) / h)
+    app.canvas.ds.scale = scale
+    app.canvas.ds.offset = [left / scale - x, top / scale - y]
+    app.canvas.setDirty(true, true)
+    await new Promise((done) => setTimeout(done, 700))
+    return { x: page.x + left, y: page.y + top, width: w * scale, height: h * scale }
+}"""
+
+DRAWN = "place => document.querySelector(place)?.naturalWidth > 0"
+
+
+def shoot(canvas: Canvas, path: Path, *nodes: int, margin: int = 30) -> None:
+    """The nodes, or the whole workflow, and nothing else."""
+    canvas.command("Workspace.ToggleFocusMode")
+    box = canvas.page.evaluate(FIT, [nodes, [margin, margin + 45, margin, margin + 60]])  # clear of what stays around
+    clip = {"x": box["x"] - margin, "y": box["y"] - margin, "width": box["width"] + 2 * margin}
+    take(canvas, path, clip | {"height": box["height"] + 2 * margin})
+    canvas.command("Workspace.ToggleFocusMode")
+
+
+def shoot_page(canvas: Canvas, path: Path) -> None:
+    """The whole window, with the workflow clear of its menus."""
+    canvas.page.evaluate(FIT, [[], [110, 150, 60, 60]])
+    take(canvas, path)
+
+
+def take(canvas: Canvas, path: Path, clip: Any = None) -> None:
+    canvas.page.mouse.move(5, SIZE[1] - 5)
+    canvas.page.locator(".p-toast-close-button").evaluate_all("buttons => buttons.forEach((button) => button.click())")
+    canvas.page.wait_for_timeout(300)
+    save(Image.open(io.BytesIO(canvas.page.screenshot(clip=clip))), path)
+    print(f"{path.relative_to(PACK)}  {path.stat().st_size // 1000} kB", flush=True)
+
+
+def run_template(canvas: Canvas, name: str) -> None:
+    canvas.blank()
+    canvas.open_template(name)
+    canvas.run()
+
+
+def templates(canvas: Canvas) -> None:
+    """Each template as it stands after a run."""
+    for path in sorted(WORKFLOWS.glob("*.json")):
+        run_template(canvas, path.stem)
+        shoot(canvas, DOCS / path.name.replace(".json", ".jpg"))
+
+
+def first_picture(canvas: Canvas) -> None:
+    """The two steps to a picture: the list of templates, then Run."""
+    canvas.blank()
+    canvas.command("Comfy.BrowseTemplates")
+    canvas.page.wait_for_function(DRAWN, arg='[data-testid="template-workflow-text_to_image"] img')
+    take(canvas, DOCS / "templates.jpg")
+    canvas.page.get_by_test_id("template-workflow-text_to_image").click()
+    canvas.page.get_by_test_id("template-workflows-content").wait_for(state="hidden")
+    canvas.run()
+    shoot_page(canvas, DOCS / "first_picture.jpg")
+
+
+def half_drawn(canvas: Canvas) -> None:
+    """A picture in the middle, held there by stopping the server while the page is looked at."""
+    workflow = json.loads((WORKFLOWS / "text_to_image.json").read_text())
+    (draw,) = (node for node in workflow["nodes"] if node["type"] == "JanusTextToImage")
+    draw["widgets_values"][3] = 4  # the batch size, after prompt, seed and the seed's control
+    canvas.open(workflow)
+    canvas.queue()
+    canvas.page.wait_for_function(
+        "seen.some(({ name, detail }) => name === 'progress' && detail.value * 2 > detail.max)"
+    )
+    canvas.server.process.send_signal(signal.SIGSTOP)
+    shoot(canvas, DOCS / "preview.jpg", draw["id"])
+    canvas.server.process.send_signal(signal.SIGCONT)
+    canvas.wait_for("execution_success")
+
+
+def help_pictures(canvas: Canvas) -> None:
+    """Each node among those that it usually stands beside."""
+
+    def nodes(name: str, *kinds: str) -> list[int]:
+        run_template(canvas, name)
+        return [canvas.node(kind) for kind in kinds]
+
+    shoot(canvas, HELP / "JanusTextToImage.jpg", *nodes("text_to_image", "JanusTextToImage", "SaveImage"))
+    shoot(canvas, HELP / "JanusDescribeImage.jpg", *nodes("describe_image", "JanusDescribeImage", "PreviewAny"))
+    shoot(canvas, HELP / "JanusVQDecode.jpg", *nodes("tokens_decode", "JanusVQDecode", "SaveImage"))
+    shoot(canvas, HELP / "JanusChat.jpg", nodes("chat", "JanusChat")[0])
+    canvas.blank()
+    load = canvas.add("JanusLoader", (0, 0))
+    lora = canvas.add("JanusLoRA", (480, 0), lora=LORA, strength=0.8)
+    draw = canvas.add("JanusTextToImage", (880, 0), prompt="a red circle in the center")
+    canvas.link(load, "janus", lora, "janus")
+    canvas.link(lora, "patched", draw, "janus")
+    shoot(canvas, HELP / "JanusLoader.jpg", load)
+    shoot(canvas, HELP / "JanusLoRA.jpg", load, lora, draw)
+    canvas.blank()
+    shoot(canvas, HELP / "JanusSave.jpg", canvas.add("JanusSave", (0, 0)))
+
+
+def main() -> None:
+    if not chromium():
+        sys.exit("There is no Chromium here: install Debian's, or your system's.")
+    painter = Painter()
+    for name, picture in thumbnails(painter).items():
+        save(picture, WORKFLOWS / f"{name}.jpg")
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        server = ComfyServer(Path(folder), "--preview-method", "auto")
+        shapes(painter).save(server.base / "input" / "example.png")
+        loras = server.base / "models" / "loras"
+        loras.mkdir()
+        (loras / LORA).touch()
+        with server, launch(playwright.chromium) as browser:
+            for name, value in SETTINGS.items():
+                server.post(f"/settings/{name}", value).raise_for_status()
+            canvas = Canvas(browser, server, nodes2=True, size=SIZE)
+            first_picture(canvas)
+            templates(canvas)
+            half_drawn(canvas)
+            help_pictures(canvas)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""The templates' thumbnails, drawn by the embedded checkpoint from the prompts and seeds that the templates hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from comfy_server import PACK, node_of, shipped
+from PIL import Image, ImageDraw, ImageFont
+
+import janus_core
+from janus_core.conversation import Conversation
+from janus_core.processing import IMAGE_TAG
+
+SIDE = 512
+SEEN = "a yellow triangle, a blue ring and a red square on a white background"
+INK, PAPER, ACCENT = "#e8e8ec", "#1e2230", "#5b8cff"
+
+
+class Painter:
+    """The embedded Janus on the CPU, with the templates' settings."""
+
+    def __init__(self) -> None:
+        self.janus = janus_core.load(device="cpu", dtype=torch.float32)
+
+    def tokens(self, prompt: str, seed: int, cfg: float = 1.5) -> janus_core.ImageTokens:
+        return self.janus.generate(prompt, seed=seed, cfg_weight=cfg)
+
+    def picture(self, tokens: janus_core.ImageTokens) -> Image.Image:
+        """One picture in its own size."""
+        return Image.fromarray((self.janus.decode(tokens)[0] * 255).round().byte().numpy())
+
+    def drawn_by(self, name: str) -> janus_core.ImageTokens:
+        """The picture that a shipped workflow draws first."""
+        graph = shipped(name)
+        inputs = graph[node_of(graph, "JanusTextToImage")]["inputs"]
+        return self.tokens(inputs["prompt"], inputs["seed"], inputs["cfg"])
+
+    def conversation(self, picture: Image.Image, messages: list[str]) -> list[str]:
+        """Messages about a picture, each followed by its answer."""
+        pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).view(*picture.size, 3) / 255
+        talk = Conversation()
+        for message in messages:
+            talk = talk.ask(message, [] if talk.turns else [pixels])
+            talk = talk.told(self.janus.answer(list(talk.turns), list(talk.pictures)))
+        return [turn["content"].replace(IMAGE_TAG, "").strip() for turn in talk.turns]
+
+
+def large(picture: Image.Image, side: int = SIDE) -> Image.Image:
+    return picture.resize((side, side), Image.Resampling.LANCZOS)
+
+
+def captioned(picture: Image.Image, question: str, answer: str) -> Image.Image:
+    """A picture with what was asked and answered in a band below."""
+    card = Image.new("RGB", (SIDE, SIDE), PAPER)
+    card.paste(large(picture, 380), ((SIDE - 380) // 2, 0))
+    pen = ImageDraw.Draw(card)
+    pen.text((SIDE / 2, 416), question, ACCENT, ImageFont.load_default(24), "mm")
+    size = min(32, 32 * 470 / ImageFont.load_default(32).getlength(answer))
+    pen.text((SIDE / 2, 464), answer, INK, ImageFont.load_default(size), "mm")
+    return card
+
+
+def talk(turns: list[str]) -> Image.Image:
+    """Messages and their answers in turn, as bubbles on two sides."""
+    card, font = Image.new("RGB", (SIDE, SIDE), PAPER), ImageFont.load_default(30)
+    pen = ImageDraw.Draw(card)
+    for i, text in enumerate(turns):
+        width, y = font.getlength(text) + 48, 44 + i * 112
+        x = SIDE - 28 - width if i % 2 == 0 else 28
+        pen.rounded_rectangle((x, y, x + width, y + 76), 24, ACCENT if i % 2 == 0 else "#3a4054")
+        pen.text((x + width / 2, y + 38), text, INK, font, "mm")
+    return card
+
+
+def enlarged(picture: Image.Image) -> Image.Image:
+    """The picture as large as it goes, and its first size in a corner."""
+    card, small = large(picture), picture.resize((128, 128), Image.Resampling.NEAREST)
+    pen = ImageDraw.Draw(card)
+    pen.rectangle((16, SIDE - 152, 151, SIDE - 17), INK)
+    card.paste(small, (20, SIDE - 148))
+    return card
+
+
+def tokenised(picture: Image.Image, tokens: janus_core.ImageTokens) -> Image.Image:
+    """The picture on one side of the diagonal, its tokens on the other."""
+    codes = Image.new("RGB", (SIDE, SIDE), PAPER)
+    pen, (rows, columns) = ImageDraw.Draw(codes), tokens.grid
+    for i, code in enumerate(tokens.ids[0].tolist()):
+        x, y = (i % columns + 0.5) * SIDE / columns, (i // columns + 0.5) * SIDE / rows
+        pen.text((x, y), str(code), INK, ImageFont.load_default(26), "mm")
+    half = Image.new("L", (SIDE, SIDE), 0)
+    ImageDraw.Draw(half).polygon([(0, 0), (SIDE, 0), (0, SIDE)], 255)
+    card = Image.composite(large(picture), codes, half)
+    ImageDraw.Draw(card).line([(SIDE, 0), (0, SIDE)], ACCENT, 4)
+    return card
+
+
+def shapes(painter: Painter) -> Image.Image:
+    """A picture to ask about."""
+    return painter.picture(painter.tokens(SEEN, 1))
+
+
+def thumbnails(painter: Painter) -> dict[str, Image.Image]:
+    """Workflow -> thumbnail."""
+    drawn = {
+        path.stem: painter.drawn_by(path.stem)
+        for path in sorted((PACK / "workflows" / "api").glob("*.json"))
+        if "JanusTextToImage" in path.read_text()
+    }
+    pictures = {name: painter.picture(tokens) for name, tokens in drawn.items()}
+    asked = {"draw_then_describe": pictures["draw_then_describe"], "describe_image": shapes(painter)}
+    cards = {name: large(picture) for name, picture in pictures.items()}
+    cards["draw_and_upscale"] = enlarged(pictures["draw_and_upscale"])
+    cards["tokens_decode"] = tokenised(pictures["tokens_decode"], drawn["tokens_decode"])
+    messages = [node["inputs"]["message"] for node in shipped("chat").values() if node["class_type"] == "JanusChat"]
+    cards["chat"] = talk(painter.conversation(pictures["chat"], messages))
+    for name, picture in asked.items():
+        graph = shipped(name)
+        question = graph[node_of(graph, "JanusDescribeImage")]["inputs"]["question"]
+        cards[name] = captioned(picture, *painter.conversation(picture, [question]))
+    return cards
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    """As a small JPEG."""
+    path.parent.mkdir(exist_ok=True)
+    picture.convert("RGB").save(path, quality=85, optimize=True)

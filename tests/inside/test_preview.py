@@ -1,0 +1,103 @@
+"""Frames of pictures that are being drawn: what they show, and that they take no more time than they may."""
+
+import importlib
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+
+@pytest.fixture(scope="module")
+def preview(host: Any) -> ModuleType:
+    return importlib.import_module("pack.nodes.preview")
+
+
+@pytest.fixture
+def method() -> Iterator[Any]:
+    """Sets --preview-method."""
+    from comfy.cli_args import LatentPreviewMethod, args
+
+    before = args.preview_method
+
+    def choose(name: str) -> None:
+        args.preview_method = LatentPreviewMethod(name)
+
+    yield choose
+    args.preview_method = before
+
+
+def drawn(host: Any, preview: ModuleType, count: int = 3) -> tuple[Any, Any, list[Image.Image], torch.Tensor]:
+    """The preview and what it shows of `count` pictures, given all the time it wants, and the finished pictures."""
+    janus = host.load_janus("janus-mini")
+    watching = preview.preview_of(janus)
+    watching.start -= 1e6
+    core = janus.to_draw("a red circle on a black background", count, 1.5)
+    frames = []
+
+    def progress(step: int, total: int, ids: torch.Tensor) -> None:
+        if frame := watching(step, total, ids):
+            frames.append(frame)
+
+    tokens = core.generate("a red circle on a black background", count, cfg_weight=1.5, progress=progress)
+    return watching, tokens, frames, janus.to_decode(tokens).decode(tokens)
+
+
+def as_array(frame: Image.Image) -> np.ndarray:
+    return np.asarray(frame).astype(int)
+
+
+def test_none_makes_nothing(host: Any, preview: ModuleType, method: Any) -> None:
+    method("none")
+    assert preview.preview_of(host.load_janus("janus-mini")) is None
+
+
+@pytest.mark.parametrize("name", ["auto", "latent2rgb", "taesd"])
+def test_each_frame_has_one_row_more_of_every_picture(host: Any, preview: ModuleType, method: Any, name: str) -> None:
+    method(name)
+    watching, _, frames, pictures = drawn(host, preview)
+    assert len(frames) == 5  # of 6 rows: the last is the pictures' own
+    last = as_array(watching.sheet(pictures))
+    side = (last.shape[0] - preview.GAP) // 2
+    corners = [(0, 0), (0, side + preview.GAP), (side + preview.GAP, 0)]  # three pictures in a square of four
+    for rows, frame in enumerate(map(as_array, frames), 1):
+        assert frame.shape == last.shape
+        for y, x in corners:
+            tile = frame[y : y + side, x : x + side]
+            edge = side * rows // 6
+            assert (tile[edge:] == preview.NEUTRAL).all()
+            assert not (tile[:edge] == preview.NEUTRAL).all(axis=2).any(axis=1).all()
+    assert (as_array(frames[-1])[side + preview.GAP :, side + preview.GAP :] == preview.BEHIND).all()
+
+
+def test_decoded_frames_are_nearer_the_picture_than_plain_colours(host: Any, preview: ModuleType, method: Any) -> None:
+    errors = {}
+    for name in ("latent2rgb", "taesd"):
+        method(name)
+        watching, _, frames, pictures = drawn(host, preview, count=1)
+        last = as_array(watching.sheet(pictures))
+        drawn_rows = last.shape[0] * 5 // 6
+        errors[name] = np.abs(as_array(frames[-1]) - last)[:drawn_rows].mean()
+    assert errors["taesd"] < errors["latent2rgb"] < 60
+
+
+def test_no_frame_when_there_is_no_time_for_one(host: Any, preview: ModuleType, method: Any) -> None:
+    method("taesd")
+    watching, tokens, _, _ = drawn(host, preview, count=1)
+    late = preview.Preview(watching.core, watching.colours, whole=True)
+    late.start -= 100
+    late.spent = 100 * preview.SHARE + 1
+    assert late(6, 36, tokens.ids[:, :6]) is None
+    late.spent = 0.0
+    late.costs = {draw: 100.0 if draw == late._decoded else 1e-9 for draw in late.costs}
+    plain = as_array(late(12, 36, tokens.ids[:, :12]))
+    late.costs = dict.fromkeys(late.costs, 0.0)
+    decoded = as_array(late(18, 36, tokens.ids[:, :18]))
+    height = plain.shape[0] // 3
+    assert np.abs(plain[:height] - decoded[:height]).mean() > 1
+    assert late.spent > 0
+    late.costs = dict.fromkeys(late.costs, 100.0)
+    assert late(24, 36, tokens.ids[:, :24]) is None

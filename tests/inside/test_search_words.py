@@ -1,0 +1,46 @@
+"""Search words reach ComfyUI's Schema where it has a place for them, and are left out where it has none."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from typing import Any
+
+import pytest
+
+NODES = (
+    "load.JanusLoader",
+    "generate.JanusTextToImage",
+    "describe.JanusDescribeImage",
+    "chat.JanusChat",
+    "tokens.JanusVQDecode",
+)
+WANTED = {
+    "generate.JanusTextToImage": {"deepseek", "text to image", "autoregressive"},
+    "describe.JanusDescribeImage": {"deepseek", "vqa", "caption"},
+}
+
+
+def schema_of(host: Any, name: str) -> Any:
+    host.register_folders()
+    module, node = name.split(".")
+    return getattr(importlib.import_module(f"pack.nodes.{module}"), node).define_schema()
+
+
+@pytest.fixture
+def newer_schema(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ComfyUI's Schema as newer versions have it."""
+    if "search_aliases" not in {field.name for field in dataclasses.fields(host.io.Schema)}:
+        field = ("search_aliases", list, dataclasses.field(default_factory=list))
+        monkeypatch.setattr(host.io, "Schema", dataclasses.make_dataclass("Schema", [field], bases=(host.io.Schema,)))
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_every_schema_can_be_made_here(host: Any, name: str) -> None:
+    assert schema_of(host, name).node_id == name.split(".")[1]
+
+
+@pytest.mark.usefixtures("newer_schema")
+@pytest.mark.parametrize("name", NODES)
+def test_newer_comfyui_is_told_the_search_words(host: Any, name: str) -> None:
+    assert set(schema_of(host, name).search_aliases) >= WANTED.get(name, {"deepseek"})

@@ -1,0 +1,75 @@
+"""Conversations: what a turn adds, what dropping takes away, and what is said when they grow too long."""
+
+import pytest
+import torch
+
+import janus_core
+from janus_core import InputError
+from janus_core.conversation import Conversation, check_room
+from janus_core.processing import IMAGE_TAG
+
+
+@pytest.fixture(scope="module")
+def janus() -> janus_core.Janus:
+    return janus_core.load()
+
+
+def picture(value: float) -> torch.Tensor:
+    return torch.full((8, 8, 3), value)
+
+
+def talk(turns: int) -> Conversation:
+    conversation = Conversation()
+    for i in range(turns):
+        conversation = conversation.ask(f"What is number {i}?", [picture(i / 10)]).told(f"It is {i}.")
+    return conversation
+
+
+def test_pictures_stand_before_the_message_they_come_with() -> None:
+    conversation = Conversation().ask("Hello", []).told("Yes?").ask("What are these?", [picture(0.0), picture(1.0)])
+    assert [turn["content"].count(IMAGE_TAG) for turn in conversation.turns] == [0, 0, 2]
+    assert conversation.turns[2]["content"].endswith("What are these?")
+    assert [float(p.mean()) for p in conversation.pictures] == [0.0, 1.0]
+
+
+def test_pictures_stand_where_the_message_says() -> None:
+    asked = Conversation().ask(f"Is {IMAGE_TAG} like {IMAGE_TAG}?", [picture(0.0), picture(1.0)])
+    assert asked.turns[0]["content"] == f"Is {IMAGE_TAG} like {IMAGE_TAG}?"
+
+
+def test_an_empty_message_is_refused() -> None:
+    for message in ("", " \n", IMAGE_TAG):
+        with pytest.raises(InputError, match="message is empty"):
+            Conversation().ask(message, [])
+
+
+def test_a_turn_adds_to_a_conversation_without_changing_it() -> None:
+    first = talk(1)
+    first.ask("More?", [])
+    assert len(first.turns) == 2
+
+
+def test_dropping_turns_drops_their_pictures() -> None:
+    left = talk(3).without(2)
+    assert [turn["content"].removeprefix(f"{IMAGE_TAG}\n") for turn in left.turns] == ["What is number 2?", "It is 2."]
+    assert [round(float(p.mean()), 1) for p in left.pictures] == [0.2]
+
+
+def test_the_length_is_what_the_model_reads(janus: janus_core.Janus) -> None:
+    asked = talk(2).ask("And now?", [])
+    ids = janus.processor.question_prompt(list(asked.turns), 2)
+    assert asked.tokens(janus) == len(ids)
+    assert ids.count(janus.processor.image) == 2 * janus.processor.image_tokens
+
+
+def test_too_long_a_conversation_says_which_turns_to_drop(janus: janus_core.Janus) -> None:
+    asked = talk(5).ask("And now?", [])
+    need = [asked.without(i).tokens(janus) for i in range(6)]
+    for oldest in (1, 3):
+        room = janus.context - need[oldest]
+        with pytest.raises(InputError, match=f"drop turns? 1.*set drop_turns to {oldest}") as caught:
+            check_room(janus, asked, room)
+        assert f"takes {need[0]} tokens" in str(caught.value)
+        check_room(janus, asked.without(oldest), room)
+    with pytest.raises(InputError, match="fewer words"):
+        check_room(janus, asked, janus.context - need[5] + 1)

@@ -1,0 +1,116 @@
+// What the pack's nodes show on themselves: one element a node, in the classic renderer and in Nodes 2.0 alike.
+import { app } from "../../../scripts/app.js"
+import { api } from "../../../scripts/api.js"
+
+const styles = document.createElement("link")
+styles.rel = "stylesheet"
+styles.href = new URL("panel.css", import.meta.url).href
+document.head.append(styles)
+
+/** An element with classes, properties and children. */
+export function make(tag, className, properties = {}, ...children) {
+    const element = Object.assign(document.createElement(tag), { className, ...properties })
+    element.append(...children)
+    return element
+}
+
+/** A button that copies what `text()` gives and says so for a moment. */
+export function copyButton(text, label = "Copy") {
+    const button = make("button", "janus-button", { textContent: label, title: "Copy the text" })
+    button.onclick = async () => {
+        await navigator.clipboard.writeText(text())
+        button.textContent = "Copied"
+        setTimeout(() => (button.textContent = label), 1200)
+    }
+    return button
+}
+
+/** Set a widget so that both renderers show it: Nodes 2.0 looks again only when the callback is called. */
+export function setWidget(widget, value) {
+    widget.value = value
+    widget.callback?.(value)
+}
+
+/** The node that a run's id stands for: "7", or "3:7" for node 7 inside of subgraph node 3. */
+function nodeAt(id) {
+    let graph = app.rootGraph ?? app.graph
+    let node
+    for (const part of String(id).split(":")) {
+        node = graph?.getNodeById(Number(part))
+        graph = node?.subgraph
+    }
+    return node
+}
+
+/** How the runs of this page ended, by workflow and node: what a node showed comes back when its tab does. */
+const session = new Map()
+const keyOf = (node) => `${(app.rootGraph ?? app.graph).id}/${node.graph?.id}/${node.id}`
+
+/**
+ * Give the nodes of a type a panel.
+ *
+ * `draw(element, output, node)` fills it from what the node has to show, null being nothing yet; it is called while a
+ * run goes on, at its end, and when the output comes back with the workflow, its tab or the queue's history. With
+ * `kept(node)` the output is saved in the workflow. `height(output)` is the room the panel needs, `most(output)`
+ * the room it can use.
+ */
+export function showOn(type, shows, { draw, kept, height, most }) {
+    const panels = new WeakMap()
+
+    function show(node, output, ended) {
+        const panel = panels.get(node)
+        if (!panel || !shows(output)) return
+        panel.output = output
+        draw(panel.element, output, node)
+        if (ended) {
+            session.set(keyOf(node), output)
+            save(node)
+        }
+        const [width, least] = node.computeSize()
+        if (node.size[1] < least) node.setSize([Math.max(node.size[0], width), least])
+        node.setDirtyCanvas(true, true)
+    }
+
+    function save(node) {
+        if (kept(node)) node.properties.janus_output = panels.get(node).output
+        else delete node.properties.janus_output
+        app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.checkState()
+    }
+
+    api.addEventListener("janus.output", ({ detail }) => show(nodeAt(detail.node), detail.output, false))
+
+    app.registerExtension({
+        name: `janus.${type}`,
+        nodeCreated(node) {
+            if (node.comfyClass !== type) return
+            const element = make("div", "janus-panel")
+            for (const event of ["pointerdown", "contextmenu", "dblclick"])
+                element.addEventListener(event, (happened) => happened.stopPropagation())
+            element.addEventListener("wheel", (turned) => {
+                if (element.querySelector(".janus-scroll")?.matches(":hover")) turned.stopPropagation()
+            })
+            const panel = { element, output: null, save: () => save(node) }
+            panels.set(node, panel)
+            node.janusPanel = panel
+            const widget = node.addDOMWidget("janus_panel", "JANUS_PANEL", element, {
+                serialize: false,
+                hideOnZoom: false,
+                getMinHeight: () => height(panel.output),
+                getMaxHeight: most && (() => most(panel.output)),
+            })
+            widget.serialize = false
+            draw(element, null, node)
+            const { onExecuted } = node
+            node.onExecuted = function (output) {
+                onExecuted?.call(this, output)
+                show(node, output, true)
+            }
+        },
+        loadedGraphNode(node) {
+            if (panels.has(node)) show(node, node.properties.janus_output ?? session.get(keyOf(node)), false)
+        },
+        onNodeOutputsUpdated(outputs) {
+            for (const [id, output] of Object.entries(outputs)) show(nodeAt(id), output, true)
+        },
+    })
+}
