@@ -15,13 +15,10 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from . import DEFAULT_CHECKPOINT, CheckpointError, InputError, Janus, load
-from .benchmark import dtypes
-from .benchmark import run as benchmark
 from .convert import convert
+from .pipeline import SAMPLERS
 from .precision import NAMES
 from .processing import to_pil
-from .training import cli as training
-from .training import evaluate
 
 
 class Bar:
@@ -52,7 +49,9 @@ def generate(args: argparse.Namespace) -> None:
         args.temperature,
         args.top_k,
         args.top_p,
-        progress=Bar("step"),
+        Bar("step"),
+        args.sampler,
+        args.window,
     )
     args.output.mkdir(parents=True, exist_ok=True)
     files = []
@@ -86,7 +85,43 @@ def write_file(args: argparse.Namespace) -> None:
     print(convert(args.checkpoint, args.file, args.dtype, Bar("tensor")))
 
 
-def parser() -> argparse.ArgumentParser:
+def add_train(command: argparse.ArgumentParser) -> None:
+    from .training import cli
+
+    cli.add_arguments(command)
+    command.set_defaults(run=cli.run)
+
+
+def add_eval(command: argparse.ArgumentParser) -> None:
+    from .training import evaluate
+
+    evaluate.add_arguments(command)
+    command.set_defaults(run=lambda args: evaluate.run(args, load_from(args)))
+
+
+def add_dtypes(command: argparse.ArgumentParser) -> None:
+    from .benchmark import dtypes
+
+    dtypes.add_arguments(command)
+
+
+def add_bench(command: argparse.ArgumentParser) -> None:
+    from .benchmark import run
+
+    run.add_arguments(command)
+
+
+# Commands that are imported only when they are asked for: drawing a picture needs none of what they need.
+LARGER = {
+    "train": (add_train, "train the mini Janus, or fine-tune a checkpoint"),
+    "eval": (add_eval, "score drawing and answering in the mini's world"),
+    "dtypes": (add_dtypes, "show what each dtype costs in memory and fidelity"),
+    "bench": (add_bench, "measure speed beside other implementations"),
+}
+
+
+def parser(chosen: str) -> argparse.ArgumentParser:
+    """The commands' arguments; those of a larger one only when it is `chosen`."""
     main = argparse.ArgumentParser(prog="python -m janus_core", description="Draw and describe pictures with Janus.")
     commands = main.add_subparsers(required=True, metavar="COMMAND")
     common = argparse.ArgumentParser(add_help=False)
@@ -103,6 +138,10 @@ def parser() -> argparse.ArgumentParser:
     draw.add_argument("--temperature", type=float, default=1.0, help="0 is greedy")
     draw.add_argument("--top-k", type=int, default=0, help="keep the k likeliest codes; 0 is off")
     draw.add_argument("--top-p", type=float, default=1.0, help="keep the likeliest codes of this share; 1 is off")
+    draw.add_argument(
+        "--sampler", default=SAMPLERS[0], choices=SAMPLERS, help="jacobi: the same pictures, looking ahead"
+    )
+    draw.add_argument("--window", type=int, default=8, help="codes that jacobi looks ahead")
     draw.add_argument("--output", type=Path, default=Path(), help="folder for the pictures")
     draw.add_argument("--json", action="store_true", help="print token ids, grid and files as JSON")
     draw.set_defaults(run=generate)
@@ -116,34 +155,24 @@ def parser() -> argparse.ArgumentParser:
     ask.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
     ask.set_defaults(run=describe)
 
-    learn = commands.add_parser("train", help="train the mini Janus, or fine-tune a checkpoint", formatter_class=style)
-    training.add_arguments(learn)
-    learn.set_defaults(run=training.run)
-
-    score = commands.add_parser(
-        "eval", help="score drawing and answering in the mini's world", parents=[common], formatter_class=style
-    )
-    evaluate.add_arguments(score)
-    score.set_defaults(run=lambda args: evaluate.run(args, load_from(args)))
-
     pack = commands.add_parser("convert", help="write a checkpoint as one file that loads alone", formatter_class=style)
     pack.add_argument("checkpoint", help="folder, weight file or embedded name")
     pack.add_argument("file", type=Path, help="the new .safetensors file")
     pack.add_argument("--dtype", default="bf16", choices=NAMES, help="type of the weights")
     pack.set_defaults(run=write_file)
 
-    dtypes.add_arguments(
-        commands.add_parser("dtypes", help="show what each dtype costs in memory and fidelity", formatter_class=style)
-    )
-    benchmark.add_arguments(
-        commands.add_parser("bench", help="measure speed beside other implementations", formatter_class=style)
-    )
+    for name, (add_arguments, what) in LARGER.items():
+        parents = [common] if name == "eval" else []
+        command = commands.add_parser(name, help=what, parents=parents, formatter_class=style)
+        if name == chosen:
+            add_arguments(command)
     return main
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0, or 2 after one sentence on standard error for bad input."""
-    args = parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    args = parser(arguments[0] if arguments else "").parse_args(arguments)
     try:
         args.run(args)
     except (CheckpointError, InputError) as error:

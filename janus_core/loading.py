@@ -15,6 +15,7 @@ from .config import JanusConfig
 from .errors import CheckpointError
 from .model.janus import JanusModel
 from .model.quantised import QuantisedLinear, dequantise, quantise, quantise_layers
+from .packing import places, unpacked
 from .precision import SMALL, Precision
 
 # In DeepSeek's files, and read by nothing: SigLIP's pooling head, a training statistic, old RoPE buffers.
@@ -97,14 +98,17 @@ def empty_model(
 
 
 class Filling:
-    """What fills an empty model: each of its tensors in its own type, made one at a time from the checkpoint's.
+    """What fills an empty model: its tensors under DeepSeek's names, in its own types, made one at a time.
 
-    Raises CheckpointError naming the file and the first few tensors that are missing, misshapen or unknown.
+    `targets` are their types and shapes, on the meta device. Raises CheckpointError naming the file and the first few tensors that are missing, misshapen or unknown.
     """
 
     def __init__(self, source: Source, model: nn.Module):
         self.weights = open_weights(source.weights)
-        self.targets = model.state_dict()
+        self.targets = unpacked(model.state_dict())
+        for key, weight in list(self.targets.items()):
+            if weight.dtype == torch.float8_e4m3fn:  # a file has one for each tensor
+                self.targets[_scale_of(key)] = torch.empty((), dtype=torch.float32, device="meta")
         self.where = str(source.weights[0] if len(source.weights) == 1 else source.folder)
         spell = transformers_keys if "lm_head.weight" in self.weights else lambda key: [key]
         self.sources = {key: spell(key) for key in self.targets if not key.endswith(".weight_scale")}
@@ -155,7 +159,7 @@ class Filling:
         return _scale_of(name) in self.weights and self.weights[name].dtype in SMALL.values()
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        """Every key of the model's state dict with its tensor, on the CPU."""
+        """Every key of `targets` with its tensor, on the CPU."""
         for key, names in self.sources.items():
             target = self.targets[key]
             if _scale_of(key) in self.targets:
@@ -185,21 +189,34 @@ class Filling:
 def load_model(
     source: Source,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype | str = torch.float32,
+    dtype: torch.dtype | str | Precision = torch.float32,
     operations: Any = nn,
-    compute: torch.dtype | None = None,
     quantised_layer: type[QuantisedLinear] = QuantisedLinear,
+    config: JanusConfig | None = None,
 ) -> JanusModel:
-    """Build the model without memory and give every parameter its tensor, cast one by one.
+    """Build the model without memory and give every parameter its tensor, cast one by one. `config` saves reading it.
 
-    Peak memory is about one copy of the weights in `dtype`; tensors stored in `dtype` stay memory-mapped on the CPU.
+    Peak memory is about one copy of the weights in `dtype`; tensors stored in `dtype` stay memory-mapped on the CPU,
+    but for those of packed layers, which are copied together.
     Raises CheckpointError when the model would not be whole.
     """
     try:
-        model = empty_model(source.config(), Precision.of(dtype, compute), operations, quantised_layer)
-    except RuntimeError as error:
+        model = empty_model(config or source.config(), Precision.of(dtype), operations, quantised_layer)
+    except (RuntimeError, TypeError) as error:  # sizes past memory's, sizes past 64 bits
+        reason = str(error).splitlines()[0]
         raise CheckpointError(
-            f"{source.place('config.json')} describes a model that cannot be built ({error}): fetch the file again."
+            f"{source.place('config.json')} describes a model that cannot be built ({reason}): fetch the file again."
         ) from error
-    model.load_state_dict({key: tensor.to(device) for key, tensor in Filling(source, model)}, assign=True)
+    targets = model.state_dict()
+    where, state = places(targets), {}
+    for name, tensor in Filling(source, model):
+        place = where[name]
+        target = targets[place.key]
+        if place.rows is None:
+            state[place.key] = tensor.to(device).expand(target.shape)
+            continue
+        if place.key not in state:  # empty_like, of a tensor without memory, would import torch's compiler
+            state[place.key] = torch.empty(target.shape, dtype=target.dtype, device=device)
+        place.of(state[place.key]).copy_(tensor)
+    model.load_state_dict(state, assign=True)
     return model.requires_grad_(False).eval()

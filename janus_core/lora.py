@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .checkpoint import Source, open_weights
 from .errors import CheckpointError
 from .loading import first_few, transformers_keys
+from .packing import places
 
 DOWN = re.compile(r"\.(?:lora_A(?:\.default)?|lora_down)\.weight$")
 UP = re.compile(r"\.(?:lora_B(?:\.default)?|lora_up)\.weight$")
@@ -47,15 +48,18 @@ def lora_targets(model: nn.Module) -> dict[str, Target]:
     and, with underscores, as kohya writes them.
     """
     targets: dict[str, Target] = {}
-    for key, weight in model.state_dict().items():
+    state = model.state_dict()
+    for key, place in places(state).items():
+        weight = state[place.key]
         if weight.ndim != 2 or not key.endswith(".weight") or NOT_LINEAR.search(key):
             continue
-        out, width = weight.shape
-        names = {key: Target(key, None, (out, width))}
+        start, size = place.rows or (0, weight.shape[0])
+        names = {key: Target(place.key, place.rows, (size, weight.shape[1]))}
         spelled = transformers_keys(key)
-        size = out // len(spelled)
+        size //= len(spelled)
         for i, name in enumerate(spelled):
-            names[name] = Target(key, (i * size, size) if len(spelled) > 1 else None, (size, width))
+            rows = (start + i * size, size) if len(spelled) > 1 else place.rows
+            names[name] = Target(place.key, rows, (size, weight.shape[1]))
         for prefix in ("language_model.", "language_model.model."):
             if key.startswith(prefix):
                 names[key.removeprefix(prefix)] = names[key]

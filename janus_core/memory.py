@@ -80,18 +80,32 @@ def cache_bytes(config: LlamaConfig, compute: torch.dtype, rows: int, length: in
     return 2 * config.num_hidden_layers * config.hidden_size * rows * length * compute.itemsize
 
 
-def layer_bytes(config: LlamaConfig, compute: torch.dtype, tokens: int) -> int:
-    """Bytes of what is alive at once in the largest moment of one transformer layer over `tokens` in all rows."""
-    width = max(3 * config.intermediate_size + 4 * config.hidden_size, 12 * config.hidden_size)
-    return tokens * width * compute.itemsize
+def layer_bytes(config: LlamaConfig, precision: Precision, tokens: int, casting: bool = True) -> int:
+    """Bytes of what is alive at once in the largest moment of one transformer layer over `tokens` in all rows.
+
+    8-bit weights are cast as they are used, if `casting`; the largest is gate and up, before their outputs are combined.
+    """
+    hidden, wide, size = config.hidden_size, config.intermediate_size, precision.compute.itemsize
+    moments = [4 * wide + 4 * hidden, 12 * hidden]
+    if precision.small is not None and casting:
+        weights = 2 if precision.compute == torch.float16 else 1  # scaled down there, see `scaled_linear`
+        return size * max(tokens * max(moments), tokens * (2 * wide + 4 * hidden) + weights * 2 * hidden * wide)
+    return size * tokens * max(moments)
 
 
 def drawing_bytes(
-    config: JanusConfig, dtype: torch.dtype | str | Precision, pictures: int, prompt: int, guided: bool = True
+    config: JanusConfig,
+    dtype: torch.dtype | str | Precision,
+    pictures: int,
+    prompt: int,
+    guided: bool = True,
+    window: int = 1,
+    casting: bool = True,
 ) -> int:
     """Peak bytes beside the weights for drawing `pictures` at once from a prompt of `prompt` tokens.
 
-    `guided` is false at CFG weight 1, which needs half the rows.
+    `guided` is false at CFG weight 1, which needs half the rows; `window` is how many codes jacobi looks ahead.
+    `casting` is whether 8-bit weights are cast to be used: see `quantised.used_as_it_lies`.
     """
     precision, llama = Precision.of(dtype), config.llama
     codes = config.grid[0] * config.grid[1]
@@ -100,12 +114,13 @@ def drawing_bytes(
     copying = cache_bytes(llama, precision.compute, prefixes, prompt)
     copying += cache_bytes(llama, precision.compute, rows, prompt) // 2
     copying += 2 * prefixes * prompt * llama.hidden_size * precision.compute.itemsize
-    step = layer_bytes(llama, precision.compute, rows) + _cast_bytes(llama, precision)
-    head = rows * (config.gen_head_width * 2 + config.vq.codebook_size) * precision.compute.itemsize
-    head += pictures * config.vq.codebook_size * SAMPLING
-    drawing = cache_bytes(llama, precision.compute, rows, prompt + codes - 1) + max(copying, step, head)
-    reading = cache_bytes(llama, precision.compute, prefixes, prompt) + _cast_bytes(llama, precision)
-    return int(MARGIN * max(drawing, reading + layer_bytes(llama, precision.compute, prefixes * prompt)))
+    length = prompt + codes - 1 + (window + 1 if window > 1 else 0)
+    step = layer_bytes(llama, precision, rows * window, casting)
+    head = rows * window * (config.gen_head_width * 2 + config.vq.codebook_size) * precision.compute.itemsize
+    head = max(head, pictures * window * config.vq.codebook_size * SAMPLING)
+    drawing = cache_bytes(llama, precision.compute, rows, length) + max(copying, step, head)
+    reading = cache_bytes(llama, precision.compute, prefixes, prompt) + layer_bytes(llama, precision, prefixes * prompt)
+    return int(MARGIN * max(drawing, reading))
 
 
 def describing_bytes(
@@ -129,7 +144,7 @@ def describing_bytes(
     seeing = pixels + pictures * vision.tokens * (3 * vision.width + 2 * hidden) * size + cast
     features = pixels + pictures * vision.tokens * llama.hidden_size * size
     masks = rows * prompt**2 * (1 + size) if rows > 1 else 0
-    reading = masks + layer_bytes(llama, precision.compute, rows * prompt) + _cast_bytes(llama, precision)
+    reading = masks + layer_bytes(llama, precision, rows * prompt)
     reading += rows * prompt * llama.hidden_size * size
     head = rows * prompt * llama.hidden_size * size * 2 + rows * llama.vocab_size * SAMPLING
     answering = cache_bytes(llama, precision.compute, rows, prompt + new - 1) + max(reading, head)
@@ -146,9 +161,3 @@ def decoding_bytes(
     maps = VQ_MAPS * max(h * w * 4**i * vq.ch * m for i, m in levels) * size
     pixels = pictures * 3 * h * w * vq.downsampling**2 * 4
     return int(MARGIN * max(maps + pixels, 3 * pixels))
-
-
-def _cast_bytes(config: LlamaConfig, precision: Precision) -> int:
-    """The largest layer's weight in the compute dtype: 8-bit ones are cast as they are used."""
-    small = precision.small is not None
-    return config.hidden_size * config.intermediate_size * precision.compute.itemsize if small else 0

@@ -17,12 +17,14 @@ from .generation.jacobi import draw_codes_jacobi
 from .generation.sampling import Sampling
 from .loading import load_model
 from .model.janus import JanusModel
+from .model.prepack import Plain, prepacked
 from .model.quantised import QuantisedLinear
 from .precision import Precision
 from .processing import Processor, Turn, check_images
 from .tokens import ImageTokens, fingerprint
 
 DEFAULT_CHECKPOINT = "janus-mini"
+SAMPLERS = ("sequential", "jacobi")
 DEFAULT_SHA256 = "84c393a7a48e59ef2a956c509371fd9162c2a288e3845344346fbe923be593e3"  # of its model.safetensors
 Pictures = Tensor | list[Tensor]
 
@@ -47,19 +49,24 @@ def load(
     precision = Precision.of(dtype, compute)
     precision.check(device)
     source = find(checkpoint)
-    processor = Processor(source, source.config())
-    model = load_model(source, device, dtype, operations, compute, quantised_layer)
+    config = source.config()
+    processor = Processor(source, config)
+    model = load_model(source, device, precision, operations, quantised_layer, config)
     return Janus(model, processor, torch.device(device), precision.compute)
 
 
 class Janus:
-    """A loaded model. `device` is where its arithmetic runs, `dtype` the type it runs in."""
+    """A loaded model. `device` is where its arithmetic runs, `dtype` the type it runs in.
+
+    A host that patches layers as they are used sets `plain`, which tells those that it leaves as they are.
+    """
 
     def __init__(self, model: JanusModel, processor: Processor, device: torch.device, dtype: torch.dtype):
         self.model = model
         self.processor = processor
         self.device = device
         self.dtype = dtype
+        self.plain: Plain = lambda layer: True
         self.codebook = fingerprint(model.gen_vision_model.quantize.embedding.weight)
         self.vq_dtype = model.gen_vision_model.quantize.embedding.weight.dtype
 
@@ -86,13 +93,14 @@ class Janus:
         `cfg_weight` is the strength of guidance (1 = none), `temperature` 0 is greedy, `top_k` 0 and `top_p` 1 are off.
         `progress(step, total, ids [count, step])` is called after each step and may raise to stop.
         `sampler` "jacobi" draws the same pictures while looking `window` codes ahead: fewer, heavier steps, which pays
-        for few pictures where reading the weights is what takes the time. The global random state is neither read nor changed. Raises InputError for an empty or too long prompt and settings out of range.
+        for few pictures where reading the weights is what takes the time. The global random state is neither read nor
+        changed. Raises InputError for an empty or too long prompt and settings out of range.
         """
         if count < 1:
             raise InputError(f"The batch size is {count}: ask for at least one picture.")
         if not math.isfinite(cfg_weight):
             raise InputError(f"The CFG weight is {cfg_weight}: give a number, usually between 1 and 10.")
-        if sampler not in ("sequential", "jacobi"):
+        if sampler not in SAMPLERS:
             raise InputError(f"There is no sampler {sampler!r}: choose 'sequential' or 'jacobi'.")
         if window < 1:
             raise InputError(f"The window is {window}: look at least 1 code ahead.")
@@ -101,10 +109,11 @@ class Janus:
         grid = self.model.config.grid
         steps = grid[0] * grid[1]
         self._check_length(len(ids), steps, "prompt")
+        drawing = image.Drawing(ids, self.processor.pad, steps, count, seed, cfg_weight, sampling)
         draw = image.draw_codes if sampler == "sequential" else partial(draw_codes_jacobi, window=window)
-        codes = draw(
-            self.model, ids, self.processor.pad, steps, count, seed, cfg_weight, sampling, self.device, progress
-        )
+        rows = count * len(drawing.prefixes) * (window if sampler == "jacobi" else 1)
+        with prepacked(self.model.decoding_parts, rows, self.device, self.plain):
+            codes = draw(self.model, drawing, self.device, progress)
         return ImageTokens(codes, grid, self.codebook)
 
     @torch.no_grad()

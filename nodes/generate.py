@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
 from comfy_api.latest import io
 
+from ..janus_core.pipeline import SAMPLERS
 from . import host
 from .load import JanusType
 from .preview import preview_of
 from .seeds import thumbnails
 from .tokens import TokensType
+
+# Newer hosts fold away what is marked so.
+ADVANCED: dict[str, Any] = {"advanced": True} if "advanced" in inspect.signature(io.Int.Input).parameters else {}
 
 
 class JanusTextToImage(io.ComfyNode):
@@ -76,6 +83,26 @@ class JanusTextToImage(io.ComfyNode):
                     tooltip="Leave out the unlikeliest choices: 0.9 keeps those that make up 90 % of the chance. "
                     "1 keeps all.",
                 ),
+                io.Combo.Input(
+                    "sampler",
+                    options=list(SAMPLERS),
+                    default=SAMPLERS[0],
+                    optional=True,
+                    tooltip="How to go about it; the picture is the same, but for rare differences of rounding. Sequential "
+                    "draws one patch after the other. Jacobi guesses several ahead and keeps those that are right, which "
+                    "can be faster for one or two pictures of plain subjects.",
+                    **ADVANCED,
+                ),
+                io.Int.Input(
+                    "window",
+                    default=8,
+                    min=1,
+                    max=64,
+                    optional=True,
+                    tooltip="For jacobi: how many patches to guess ahead. More finds longer stretches, and makes each "
+                    "step heavier.",
+                    **ADVANCED,
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The pictures."),
@@ -94,11 +121,13 @@ class JanusTextToImage(io.ComfyNode):
         temperature: float,
         top_k: int,
         top_p: float,
+        sampler: str = SAMPLERS[0],
+        window: int = 8,
     ) -> io.NodeOutput:
         preview = preview_of(janus)
-        tokens = janus.to_draw(prompt, batch_size, cfg).generate(
-            prompt, batch_size, seed, cfg, temperature, top_k, top_p, progress=host.progress(preview=preview)
-        )
+        ready = janus.to_draw(prompt, batch_size, cfg, 1 if sampler == SAMPLERS[0] else window)
+        progress = host.progress(preview=preview)
+        tokens = ready.generate(prompt, batch_size, seed, cfg, temperature, top_k, top_p, progress, sampler, window)
         pictures = host.to_image(janus.to_decode(tokens).decode(tokens))
         if preview:
             host.show_frame(preview.sheet(pictures))

@@ -12,18 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import comfy.cli_args
-import comfy.float
 import comfy.lora
 import comfy.model_management
 import comfy.model_patcher
-import comfy.ops
 import comfy.utils
 import folder_paths
 import torch
 from comfy_api.latest import io
 from PIL import Image
 from torch import nn
-from torch.nn import functional as F
 
 from ..janus_core import CheckpointError, ImageTokens, Janus, load
 from ..janus_core.checkpoint import find
@@ -39,8 +36,10 @@ from ..janus_core.memory import (
     drawing_bytes,
     fitting_precision,
 )
-from ..janus_core.model.quantised import QuantisedLinear, dequantise, quantise, scaled_linear
+from ..janus_core.model.prepack import copied_bytes, multiplies_bfloat16
+from ..janus_core.model.quantised import used_as_it_lies
 from ..janus_core.precision import NAMES, SMALL, Precision
+from .operations import Operations, QuantisedHostedLinear, is_plain
 
 Progress = Callable[[int, int, Any], None]
 FOLDER = "janus"
@@ -94,69 +93,6 @@ def _compute_dtype(device: torch.device) -> torch.dtype:
     return torch.float16 if comfy.model_management.should_use_fp16(device) else torch.float32
 
 
-class Operations(comfy.ops.disable_weight_init):
-    """ComfyUI's layers, each made with its weights: newer versions leave them out of layers that load as usual."""
-
-    class Linear(comfy.ops.disable_weight_init.Linear):
-        _load_from_state_dict = nn.Module._load_from_state_dict
-
-    class Embedding(comfy.ops.disable_weight_init.Embedding):
-        _load_from_state_dict = nn.Module._load_from_state_dict
-
-
-class QuantisedHostedLinear(QuantisedLinear, Operations.Linear):
-    """An 8-bit layer that ComfyUI can offload, and patch: it is un-scaled, changed in float32 and rounded back."""
-
-    comfy_cast_weights = True
-    forward = comfy.ops.disable_weight_init.Linear.forward
-
-    @property
-    def scale(self) -> torch.Tensor:
-        """A patched weight brings its own scale, which leaves with it when ComfyUI puts the original back."""
-        return getattr(self.weight, "scale", self.weight_scale)
-
-    def forward_comfy_cast_weights(self, input: torch.Tensor) -> torch.Tensor:
-        scale = self.scale.to(input.device)
-        if self.weight_function:
-            return F.linear(
-                input,
-                self._patched(input.device, scale).to(input.dtype),
-                None if self.bias is None else self.bias.to(input),
-            )
-        weight, bias, stream = comfy.ops.cast_bias_weight(self, input, offloadable=True)
-        out = scaled_linear(input, weight, scale, bias)
-        comfy.ops.uncast_bias_weight(self, weight, bias, stream)
-        return out
-
-    def _patched(self, device: torch.device, scale: torch.Tensor) -> torch.Tensor:
-        """The weight of an offloaded layer with its patches, which some versions would apply to the 8 bits as they are."""
-        weight = dequantise(self.weight.to(device), scale)
-        for patch in self.weight_function:
-            weight = comfy.lora.calculate_weight(patch.patches[patch.key], weight, patch.key)
-        return weight
-
-    def convert_weight(self, weight: torch.Tensor, **_: Any) -> torch.Tensor:
-        """What ComfyUI asks for before it patches: the weight that the 8-bit one stands for."""
-        return dequantise(weight, self.scale.to(weight.device))
-
-    def set_weight(self, weight: torch.Tensor, seed: int = 0, **_: Any) -> None:
-        """What ComfyUI hands a patched weight to."""
-        kind = self.weight.dtype
-        scale = quantise(weight, kind)[1]
-        patched: Any = nn.Parameter(_round_by_chance(weight / scale, kind, seed), requires_grad=False)
-        patched.scale = scale
-        self.weight = patched
-
-
-def _round_by_chance(weight: torch.Tensor, kind: torch.dtype, seed: int) -> torch.Tensor:
-    """Up or down to 8 bits, nearer the likelier, so that changes too small for them are not lost in the mean."""
-    if kind != torch.int8:
-        return comfy.float.stochastic_rounding(weight, kind, seed=seed)
-    noise = torch.Generator(weight.device).manual_seed(seed)
-    chance = torch.rand(weight.shape, dtype=weight.dtype, device=weight.device, generator=noise)
-    return (weight + chance).floor_().clamp_(-127, 127).to(kind)
-
-
 def _part(model: nn.Module, part: str) -> nn.Module:
     """One of the model's PARTS by itself, under the model's own names; ComfyUI's log calls it by its class."""
     root = type(f"Janus{part}", (nn.Module,), {})()
@@ -181,6 +117,7 @@ class HostedJanus:
         patcher = comfy.model_patcher.ModelPatcher
         if precision.small is None:  # hosts with dynamic VRAM have a patcher of their own, which knows no scales
             patcher = getattr(comfy.model_patcher, "CoreModelPatcher", patcher)
+        janus.plain = is_plain
         self._janus = janus
         self._config = janus.model.config
         self._precision = precision
@@ -190,10 +127,14 @@ class HostedJanus:
             module = _part(janus.model, part)
             self._patchers[part] = patcher(module, load_device=load_device, offload_device=offload_device)
 
-    def to_draw(self, prompt: str, pictures: int, cfg_weight: float) -> Janus:
-        """The model, made ready to draw `pictures` at once. Raises InputError for a prompt that cannot be drawn."""
+    def to_draw(self, prompt: str, pictures: int, cfg_weight: float, window: int = 1) -> Janus:
+        """The model, made ready to draw `pictures` at once, `window` codes a step. Raises InputError for a bad prompt."""
         length = len(self._janus.processor.drawing_prompt(prompt))
-        memory = drawing_bytes(self._config, self._precision, pictures, length, cfg_weight != 1)
+        precision, device, guided = self._precision, self._janus.device, cfg_weight != 1
+        rows = pictures * window * (2 if guided else 1)
+        casting = not used_as_it_lies(precision.small, precision.compute, device, rows)
+        memory = drawing_bytes(self._config, precision, pictures, length, guided, window, casting)
+        memory += copied_bytes(self._janus.model.decoding_parts, rows, device)
         return self._ready(memory, DRAWING)
 
     def to_answer(self, question: str, max_tokens: int) -> Janus:
@@ -272,6 +213,8 @@ def load_janus(checkpoint: str | Path, choice: str = "auto") -> HostedJanus:
         precision = _auto(checkpoint, device, stamps)
     else:
         precision = Precision.of(choice, _compute_dtype(device) if choice in SMALL else None)
+    if precision.small and device.type == "cpu" and multiplies_bfloat16():
+        precision = Precision(torch.bfloat16, precision.small)  # what a CPU's kernels for 8-bit weights take
     precision.check(device)
     hosted = _loaded.get((stamps, precision))
     if hosted is None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import memory
 from ..config import JanusConfig
 from ..generation import text
-from ..generation.image import picture_logits, prefixes_of
+from ..generation.image import Drawing, picture_logits
 from ..generation.sampling import Sampling, draw_tokens, seed_keys
 from ..pipeline import DEFAULT_CHECKPOINT, Janus, load
 from ..precision import NAMES
@@ -42,7 +42,8 @@ def _agreement(reference: Tensor, other: Tensor, keys: Tensor | None) -> Agreeme
 @torch.no_grad()
 def drawing_agreement(reference: Janus, other: Janus, prompt: str, codes: Tensor, cfg_weight: float = 5.0) -> Agreement:
     """How `other` would go on at each of the codes [count, T] that `reference` drew with seeds 0, 1, ..."""
-    prefixes = prefixes_of(reference.processor.drawing_prompt(prompt), reference.processor.pad, cfg_weight)
+    ids = reference.processor.drawing_prompt(prompt)
+    prefixes = Drawing(ids, reference.processor.pad, codes.shape[1], cfg_weight=cfg_weight).prefixes
 
     def logits(janus: Janus) -> Tensor:
         ids = torch.tensor(prefixes, device=janus.device).repeat_interleave(len(codes), dim=0)

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from ..generation.image import draw_codes, unconditional
+from ..generation.image import Drawing, draw_codes, unconditional
 from ..generation.sampling import Sampling
 from ..generation.text import answer_ids, embed_prompts
 from ..loading import transformers_keys
 from ..model.janus import JanusModel
+from ..model.prepack import prepacked
+from ..packing import unpacked
 
 CFG_WEIGHT = 5.0
 SPECIAL = {"bos": 0, "eos": 1, "pad": 2, "begin_of_image": 3}
 
 
 class Engine(Protocol):
-    """One implementation. `prompt` is a list of ids that ends with begin_of_image; nothing is said of what comes out."""
+    """One implementation. `prompt` is a list of ids that ends with begin_of_image; nothing is said of what comes out.
+
+    `ready` is what it does once for a whole picture, however many its steps; `draw` belongs inside it.
+    """
 
     name: str
+
+    def ready(self, count: int) -> AbstractContextManager[None]: ...
 
     def draw(self, prompt: list[int], steps: int, count: int) -> Tensor: ...
 
@@ -29,13 +36,14 @@ class Engine(Protocol):
 
 
 class Ours:
-    name = "ours"
+    def __init__(self, model: JanusModel, device: torch.device, name: str = "ours"):
+        self.model, self.device, self.name = model, device, name
 
-    def __init__(self, model: JanusModel, device: torch.device, draw: Callable[..., Tensor] = draw_codes):
-        self.model, self.device, self._draw = model, device, draw
+    def ready(self, count: int) -> AbstractContextManager[None]:
+        return prepacked(self.model.decoding_parts, 2 * count, self.device)
 
     def draw(self, prompt: list[int], steps: int, count: int) -> Tensor:
-        return self._draw(self.model, prompt, SPECIAL["pad"], steps, count, 0, CFG_WEIGHT, Sampling(), self.device)
+        return draw_codes(self.model, Drawing(prompt, SPECIAL["pad"], steps, count), self.device)
 
     @torch.no_grad()
     def answer(self, prompt: list[int], image_id: int, pixels: Tensor, words: int) -> None:
@@ -91,7 +99,7 @@ def transformers_twin(model: JanusModel) -> Any:
         head.proj_out = torch.nn.Linear(llama.hidden_size, width)
         head.vision_head = torch.nn.Linear(width, vq.codebook_size)
     state: dict[str, Tensor] = {}
-    for key, tensor in model.state_dict().items():
+    for key, tensor in unpacked(model.state_dict()).items():
         names = transformers_keys(key)
         parts = tensor.chunk(len(names))
         if key.endswith("pos_embed"):
@@ -131,6 +139,9 @@ class Transformers:
     def __init__(self, twin: Any, device: torch.device):
         self.twin, self.device = twin, device
 
+    def ready(self, count: int) -> AbstractContextManager[None]:
+        return nullcontext()
+
     @torch.no_grad()
     def draw(self, prompt: list[int], steps: int, count: int) -> Tensor:
         ids = torch.tensor([prompt], device=self.device)
@@ -169,6 +180,9 @@ class Original:
 
     def __init__(self, model: JanusModel, twin: Any, device: torch.device):
         self.model, self.llama, self.device = model, twin.model.language_model, device
+
+    def ready(self, count: int) -> AbstractContextManager[None]:
+        return nullcontext()
 
     @torch.no_grad()
     def draw(self, prompt: list[int], steps: int, count: int) -> Tensor:

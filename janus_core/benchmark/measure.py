@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 
 from ..config import JanusConfig
+from ..loading import empty_model
 from ..model.janus import JanusModel
+from ..model.quantised import quantise
+from ..precision import Precision
 from .engines import SPECIAL, Engine
 
 
@@ -40,6 +43,20 @@ def random_model(config: JanusConfig, device: torch.device, dtype: torch.dtype) 
     return model
 
 
+def in_8_bits(model: JanusModel) -> JanusModel:
+    """The model with its big Linear layers in int8; all other tensors are the very same."""
+    dtype = model.language_model.model.norm.weight.dtype
+    small = empty_model(model.config, Precision.of("int8", dtype))
+    state = {}
+    for key, tensor in model.state_dict().items():
+        if small.get_parameter(key).dtype == torch.int8:
+            state[key], state[f"{key}_scale"] = quantise(tensor, torch.int8)
+        else:
+            state[key] = tensor
+    small.load_state_dict(state, assign=True)
+    return small.requires_grad_(False).eval()
+
+
 def synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -65,8 +82,7 @@ def read_bandwidth(device: torch.device, size: int = 2**29, rounds: int = 7) -> 
 def step_bytes(model: JanusModel, count: int, context: int) -> int:
     """What one decode step of `count` guided pictures must read: decoder, norm, head, aligner, and the KV cache."""
     llama = model.language_model.model
-    parts = [llama.layers, llama.norm, model.gen_head, model.gen_aligner]
-    weights = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
+    weights = sum(p.nbytes for part in model.decoding_parts for p in part.parameters())
     element = llama.norm.weight.element_size()
     cache = 2 * llama.config.num_hidden_layers * llama.config.hidden_size * element * context * 2 * count
     return weights + cache
@@ -94,8 +110,9 @@ def decode_step(
     prompt = prompt_of(context)
 
     def figure(engine: Engine) -> float:
-        alone = seconds(lambda: engine.draw(prompt, 1, count), device)
-        return (seconds(lambda: engine.draw(prompt, steps + 1, count), device) - alone) / steps * 1e3
+        with engine.ready(count):
+            alone = seconds(lambda: engine.draw(prompt, 1, count), device)
+            return (seconds(lambda: engine.draw(prompt, steps + 1, count), device) - alone) / steps * 1e3
 
     row = Row(f"step, N={count}, context {context}", "ms")
     row.values = alternate({engine.name: lambda engine=engine: figure(engine) for engine in engines}, rounds)
@@ -109,7 +126,12 @@ def whole_picture(engines: Sequence[Engine], model: JanusModel, count: int, band
     steps = model.config.grid[0] * model.config.grid[1]
     prompt = prompt_of(24)
     row = Row(f"{steps} codes, N={count}", "s")
-    row.values = {e.name: seconds(lambda e=e: e.draw(prompt, steps, count), device) for e in engines}
+
+    def draw(engine: Engine) -> None:
+        with engine.ready(count):
+            engine.draw(prompt, steps, count)
+
+    row.values = {e.name: seconds(lambda e=e: draw(e), device) for e in engines}
     row.floor = sum(step_bytes(model, count, 24 + step) for step in range(steps)) / bandwidth
     return row
 

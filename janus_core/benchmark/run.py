@@ -7,6 +7,7 @@ import gc
 import json
 import platform
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,7 +18,18 @@ from ..config import JanusConfig
 from ..model.janus import JanusModel
 from ..pipeline import DEFAULT_CHECKPOINT
 from .engines import Engine, Original, Ours, Transformers, transformers_twin
-from .measure import Row, answering, decode_step, random_model, read_bandwidth, vq_decode, whole_picture
+from .jacobi import jacobi
+from .loading import loading
+from .measure import (
+    Row,
+    answering,
+    decode_step,
+    in_8_bits,
+    random_model,
+    read_bandwidth,
+    vq_decode,
+    whole_picture,
+)
 
 PUBLISHED = ("Janus-1.3B", "Janus-Pro-1B", "Janus-Pro-7B")
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp16": torch.float16}
@@ -28,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps")
     parser.add_argument("--dtype", default="bf16", choices=DTYPES, help="type of the random weights")
     parser.add_argument("--pictures", type=int, nargs="+", default=[1, 4, 16], help="batch sizes")
+    parser.add_argument("--int8", action="store_true", help="also measure ours with its big layers in int8")
     parser.add_argument("--quick", action="store_true", help="fewer rows and rounds: a few minutes on two cores")
     parser.add_argument("--whole", action="store_true", help="also draw whole pictures with every engine")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
@@ -42,10 +55,19 @@ def run(args: argparse.Namespace) -> None:
     bandwidth = read_bandwidth(device)
     model = random_model(config, device, dtype)
     twin = transformers_twin(model)
+    # What it opens from a file: only a picture head as wide as the model.
+    plain = replace(config, gen_head_width=config.llama.hidden_size)
+    opened = twin if plain == config else transformers_twin(random_model(plain, device, dtype))
     engines: list[Engine] = [Original(model, twin, device), Transformers(twin, device), Ours(model, device)]
+    if args.int8:
+        engines.append(Ours(in_8_bits(model), device, "ours int8"))
 
     rows: list[Row] = []
     measurements = plan(args, engines, model, bandwidth)
+    measurements += [
+        lambda: loading(opened, args.dtype, 1 if args.quick else 3),
+        lambda: jacobi(device, 4 if args.quick else 16),
+    ]
     for measure in tqdm(measurements, unit="row", disable=None):
         rows += measure()
         gc.collect()
@@ -84,7 +106,7 @@ def plan(
 
 def table(rows: list[Row]) -> str:
     """The rows as Markdown, with ours over each peer and over the floor."""
-    peers = [name for name in rows[0].values if name != "ours"]
+    peers = [name for name in dict.fromkeys(name for row in rows for name in row.values) if name != "ours"]
     head = ["", *peers, "ours", "floor", *(f"ours / {name}" for name in peers), "ours / floor"]
     lines = [head, ["---"] * len(head)]
     for row in rows:

@@ -54,6 +54,11 @@ class StaticCache:
         exact = torch.float64 if q.dtype == torch.float64 else torch.float32
         return scores.softmax(dim=-1, dtype=exact).to(q.dtype) @ values
 
+    def blank(self) -> None:
+        """Zero the free slots, for rows that look past their own: a NaN left in memory stays one under a mask."""
+        for mine in (self.keys, self.values):
+            mine[:, :, :, self.length :] = 0
+
     def copy_rows(self, prefix: StaticCache, copies: int) -> None:
         """Start from `prefix`, each of its rows repeated `copies` times in a run."""
         self.length = prefix.length

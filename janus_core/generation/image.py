@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -12,6 +13,28 @@ from .cache import StaticCache
 from .sampling import Sampling, check_finite, draw_tokens, guide, seed_keys
 
 Progress = Callable[[int, int, Tensor], None]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What to draw: `count` pictures of `steps` codes.
+
+    `prompt` are ids that end with begin_of_image, `pad` stands for them where guidance looks away. Picture i uses
+    seed + i and does not depend on the others. With `cfg_weight` 1 the unconditional rows are left out.
+    """
+
+    prompt: list[int]
+    pad: int
+    steps: int
+    count: int = 1
+    seed: int = 0
+    cfg_weight: float = 5.0
+    sampling: Sampling = field(default_factory=Sampling)
+
+    @property
+    def prefixes(self) -> list[list[int]]:
+        """What is read before drawing: the prompt, and its unconditional twin where guidance needs one."""
+        return [self.prompt] if self.cfg_weight == 1 else [self.prompt, unconditional(self.prompt, self.pad)]
 
 
 def unconditional(prompt: list[int], pad: int) -> list[int]:
@@ -42,41 +65,23 @@ def picture_logits(model: JanusModel, hidden: Tensor, cfg_weight: float) -> Tens
     return guide(cond, uncond, cfg_weight)
 
 
-def prefixes_of(prompt: list[int], pad: int, cfg_weight: float) -> list[list[int]]:
-    """What is read before drawing: the prompt, and its unconditional twin where guidance needs one."""
-    return [prompt] if cfg_weight == 1 else [prompt, unconditional(prompt, pad)]
-
-
 @torch.no_grad()
 def draw_codes(
-    model: JanusModel,
-    prompt: list[int],
-    pad: int,
-    steps: int,
-    count: int,
-    seed: int,
-    cfg_weight: float,
-    sampling: Sampling,
-    device: torch.device | str,
-    progress: Progress | None = None,
+    model: JanusModel, drawing: Drawing, device: torch.device | str, progress: Progress | None = None
 ) -> Tensor:
-    """Draw `count` pictures of `steps` codes: ids long [count, steps].
-
-    `prompt` ends with begin_of_image. Picture i uses seed + i and does not depend on the others. With `cfg_weight` 1
-    the unconditional rows are left out. `progress(step, total, ids so far [count, step])` may raise to stop.
-    """
-    prefixes = prefixes_of(prompt, pad, cfg_weight)
+    """The pictures' ids, long [count, steps]. `progress(step, total, ids so far [count, step])` may raise to stop."""
+    prefixes, count, steps = drawing.prefixes, drawing.count, drawing.steps
     hidden, cache = prefill(model, prefixes, count, steps - 1, device)
-    keys = seed_keys(seed, count, device)
+    keys = seed_keys(drawing.seed, count, device)
     ids = torch.zeros(count, steps, dtype=torch.long, device=device)
     for step in range(steps):
         if step:
             embeds = model.embed_codes(ids[:, step - 1 : step]).repeat(len(prefixes), 1, 1)
             hidden = model.language_model.model(embeds, cache=cache)[:, -1]
-        logits = picture_logits(model, hidden, cfg_weight)
+        logits = picture_logits(model, hidden, drawing.cfg_weight)
         if step in (0, steps - 1):  # what goes wrong in between stays in the cache, and shows at the end
             check_finite(logits)
-        ids[:, step] = draw_tokens(logits, sampling, keys, step)
+        ids[:, step] = draw_tokens(logits, drawing.sampling, keys, step)
         if progress is not None:
             progress(step + 1, steps, ids[:, : step + 1])
     return ids

@@ -11,20 +11,14 @@ import torch
 from torch import Tensor
 
 from ..model.janus import JanusModel
-from .image import Progress, picture_logits, prefill, prefixes_of
-from .sampling import Sampling, check_finite, draw_tokens, seed_keys
+from .image import Drawing, Progress, picture_logits, prefill
+from .sampling import check_finite, draw_tokens, seed_keys
 
 
 @torch.no_grad()
 def draw_codes_jacobi(
     model: JanusModel,
-    prompt: list[int],
-    pad: int,
-    steps: int,
-    count: int,
-    seed: int,
-    cfg_weight: float,
-    sampling: Sampling,
+    drawing: Drawing,
     device: torch.device | str,
     progress: Progress | None = None,
     window: int = 8,
@@ -33,14 +27,16 @@ def draw_codes_jacobi(
 
     Each picture goes at its own pace. `progress` is told the slowest one's step.
     """
-    prefixes = prefixes_of(prompt, pad, cfg_weight)
+    prefixes, count, steps, sampling = drawing.prefixes, drawing.count, drawing.steps, drawing.sampling
+    start = len(drawing.prompt)
     hidden, cache = prefill(model, prefixes, count, steps + window, device)
-    keys = seed_keys(seed, count, device)
+    cache.blank()
+    keys = seed_keys(drawing.seed, count, device)
     ids = torch.zeros(count, steps + 2 * window, dtype=torch.long, device=device)
     ahead = torch.arange(window, device=device)
-    slots = torch.arange(len(prompt) + steps + window, device=device)
+    slots = torch.arange(start + steps + window, device=device)
 
-    logits = picture_logits(model, hidden, cfg_weight)[:, None]
+    logits = picture_logits(model, hidden, drawing.cfg_weight)[:, None]
     check_finite(logits)
     done = torch.zeros(count, 1, dtype=torch.long, device=device)  # codes kept, of each picture
     accepted = torch.ones_like(done)
@@ -63,9 +59,9 @@ def draw_codes_jacobi(
             return ids[:, :steps]
 
         inputs = done - 1 + ahead  # the last kept code and the guesses after it
-        cache.slots = (inputs + len(prompt)).repeat(len(prefixes), 1)
-        mask = slots[: int(done.max()) + window + len(prompt)] <= cache.slots[:, None, :, None]
+        places = cache.slots = (inputs + start).repeat(len(prefixes), 1)
+        mask = slots[: int(done.max()) + window + start - 1] <= places[:, None, :, None]
         embeds = model.embed_codes(ids.gather(1, inputs)).repeat(len(prefixes), 1, 1)
-        hidden = model.language_model.model(embeds, cache.slots, mask, cache)
-        logits = picture_logits(model, hidden, cfg_weight)
+        hidden = model.language_model.model(embeds, places, mask, cache)
+        logits = picture_logits(model, hidden, drawing.cfg_weight)
         positions = inputs + 1

@@ -35,10 +35,10 @@ class Sampling:
 def _mix(x: Tensor) -> Tensor:
     """A bijection of 32-bit integers (held in int64) whose output bits all depend on all input bits."""
     x = x ^ (x >> 16)
-    x = (x * 0x7FEB352D) & MASK32
-    x = x ^ (x >> 15)
-    x = (x * 0x846CA68B) & MASK32
-    return x ^ (x >> 16)
+    x.mul_(0x7FEB352D).bitwise_and_(MASK32)
+    x.bitwise_xor_(x >> 15)
+    x.mul_(0x846CA68B).bitwise_and_(MASK32)
+    return x.bitwise_xor_(x >> 16)
 
 
 def _mix_seed(seed: int) -> int:
@@ -65,15 +65,16 @@ def gumbel_noise(keys: Tensor, position: int | Tensor, codes: int) -> Tensor:
     With `position` a tensor [rows, T], the noise is [rows, T, codes].
     """
     low, high = keys[:, :1], keys[:, 1:]
-    if isinstance(position, Tensor):
+    if not isinstance(position, int):
         low, high, position = low[..., None], high[..., None], position[..., None]
     first = _mix((low + position * GOLDEN32) & MASK32)
     second = _mix(first ^ high)
     code = torch.arange(codes, device=keys.device, dtype=torch.int64)
-    bits = _mix(_mix((code * GOLDEN32 + first) & MASK32) ^ second)
+    code.mul_(GOLDEN32)
+    bits = _mix(_mix((code + first).bitwise_and_(MASK32)).bitwise_xor_(second))
     # 1 - u rather than u: the large values, which win the draw, then keep full precision.
-    rest = ((bits.to(torch.float32) + 0.5) * 2**-32).clamp(max=1 - 2**-24)
-    return -torch.log(-torch.log1p(-rest))
+    rest = bits.to(torch.float32).add_(0.5).mul_(2**-32).clamp_(max=1 - 2**-24)
+    return rest.neg_().log1p_().neg_().log_().neg_()
 
 
 def guide(cond: Tensor, uncond: Tensor, weight: float) -> Tensor:
@@ -100,7 +101,7 @@ def draw_tokens(logits: Tensor, sampling: Sampling, keys: Tensor, position: int 
         beyond = p.cumsum(dim=-1) - p >= sampling.top_p
         beyond[..., 0] = False  # float32 rounds a tiny top_p to 0
         logits = logits.masked_fill(beyond.gather(-1, order.argsort(dim=-1)), -torch.inf)
-    return (logits + gumbel_noise(keys, position, codes)).argmax(dim=-1)
+    return gumbel_noise(keys, position, codes).add(logits).argmax(dim=-1)
 
 
 def check_finite(logits: Tensor) -> None:

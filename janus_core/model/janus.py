@@ -67,6 +67,11 @@ class JanusModel(nn.Module):
         self.gen_head = GenHead(config, operations, factory)
         self.language_model = LanguageModel(config.llama, operations, factory)
 
+    @property
+    def decoding_parts(self) -> list[nn.Module]:
+        """What a step of drawing reads."""
+        return [self.language_model.model.layers, self.language_model.model.norm, self.gen_head, self.gen_aligner]
+
     def embed_text(self, ids: Tensor) -> Tensor:
         """Text ids [B, T] -> embeddings [B, T, D]. The table may lie on another device: only the rows looked up travel."""
         table = self.language_model.model.embed_tokens

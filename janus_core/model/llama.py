@@ -1,4 +1,4 @@
-"""The LLaMA decoder that both reads and draws."""
+"""The LLaMA decoder that both reads and draws. q, k, v are one layer, and gate, up: see packing.py."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def rope_table(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtyp
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn x [B, heads, T, head_dim] by its rotary angles; halves are paired, as LLaMA does."""
+    """Turn x [..., B, heads, T, head_dim] by its rotary angles; halves are paired, as LLaMA does."""
     left, right = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-right, left), dim=-1) * sin
 
@@ -43,15 +43,12 @@ class Attention(nn.Module):
         super().__init__()
         self.layer, self.heads = layer, config.num_attention_heads
         width = config.hidden_size
-        self.q_proj = ops.Linear(width, width, bias=False, **factory)
-        self.k_proj = ops.Linear(width, width, bias=False, **factory)
-        self.v_proj = ops.Linear(width, width, bias=False, **factory)
+        self.qkv_proj = ops.Linear(width, 3 * width, bias=False, **factory)
         self.o_proj = ops.Linear(width, width, bias=False, **factory)
 
     def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None) -> Tensor:
-        projections = (self.q_proj, self.k_proj, self.v_proj)
-        q, k, v = (project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for project in projections)
-        q, k = rotate(q, *rope), rotate(k, *rope)
+        qkv = self.qkv_proj(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # [3, B, heads, T, head_dim]
+        (q, k), v = rotate(qkv[:2], *rope), qkv[2]
         if cache is not None:
             out = cache.attend(self.layer, q, k, v, mask)
         else:
@@ -62,12 +59,12 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     def __init__(self, config: LlamaConfig, ops: Any, factory: dict[str, Any]):
         super().__init__()
-        self.gate_proj = ops.Linear(config.hidden_size, config.intermediate_size, bias=False, **factory)
-        self.up_proj = ops.Linear(config.hidden_size, config.intermediate_size, bias=False, **factory)
+        self.gate_up_proj = ops.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False, **factory)
         self.down_proj = ops.Linear(config.intermediate_size, config.hidden_size, bias=False, **factory)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
+        return self.down_proj(F.silu(gate) * up)
 
 
 class DecoderLayer(nn.Module):

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from ..config import JanusConfig
 from ..model.janus import JanusModel
+from ..packing import unpacked
 from ..processing import BOS, EOS, IMAGE_TAG, PAD
 from .vocabulary import ROLES, build_tokenizer
 from .vq_trainer import UNUSED
@@ -173,5 +174,6 @@ def start_from_looks(model: JanusModel, centres: Tensor) -> None:
 
 def save_weights(model: nn.Module, folder: Path, dtype: torch.dtype) -> None:
     """Write `model.safetensors` under DeepSeek's own key names."""
-    tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
+    state = unpacked(model.state_dict())
+    tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in state.items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

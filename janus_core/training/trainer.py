@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..model.janus import JanusModel
+from ..packing import places, unpacked
 from ..processing import Processor, preprocess
 from .progress import RunLog
 from .samples import Mixture, Sample
@@ -166,10 +167,32 @@ class Trainer:
             "stage": asdict(self.stage),
             "seed": self.mixture.seed,
             "steps_done": self.steps_done,
-            "weights": {name: p.detach() for name, p in self.trained.items()},
-            "optimizer": self.optimizer.state_dict(),
-            "averages": self.averages,
+            "weights": {name: p.detach() for name, p in unpacked(self.trained).items()},
+            "optimizer": self._optimizer_state(),
+            "averages": unpacked(self.averages),
         }
+
+    def _optimizer_state(self) -> dict:
+        """AdamW's moments by DeepSeek's tensors, numbered: how the model packs them is no business of a file's."""
+        moments = [
+            (place, self.optimizer.state.get(self.trained[place.key])) for place in places(self.trained).values()
+        ]
+        return {
+            "state": {
+                i: {kind: place.of(value) if value.ndim else value for kind, value in values.items()}
+                for i, (place, values) in enumerate(moments)
+                if values
+            }
+        }
+
+    def _load_optimizer(self, saved: dict) -> None:
+        state: dict[int, dict[str, Tensor]] = {}
+        numbers = {key: i for i, key in enumerate(self.trained)}
+        for i, place in enumerate(places(self.trained).values()):
+            mine = state.setdefault(numbers[place.key], {})
+            for kind, value in saved["state"].get(i, {}).items():
+                mine[kind] = torch.cat((mine[kind], value)) if kind in mine and value.ndim else value
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": {i: s for i, s in state.items() if s}})
 
     def save(self, path: Path) -> None:
         """Write all that the run needs to go on; whole or not at all."""
@@ -184,10 +207,12 @@ class Trainer:
                 f"{path} belongs to another run (its seed or its trained parts differ): use another folder."
             )
         with torch.no_grad():
-            for name, weight in state["weights"].items():
-                self.trained[name].copy_(weight)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.averages, self.steps_done = state["averages"], state["steps_done"]
+            for name, weight in unpacked(self.trained).items():
+                weight.copy_(state["weights"][name])
+            for name, average in unpacked(self.averages).items():
+                average.copy_(state["averages"].get(name, state["weights"][name]))
+        self._load_optimizer(state["optimizer"])
+        self.steps_done = state["steps_done"]
 
     @torch.no_grad()
     def finish(self) -> None:

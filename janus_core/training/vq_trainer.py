@@ -115,8 +115,8 @@ class VQTrainer:
     def seed(self, pixels: Tensor) -> None:
         """Start the codes as k-means of these pictures' patches."""
         patches, embedding = patches_of(pixels, self.side), self.model.quantize.embedding
-        self.centres = seed_centres(patches, len(self.last_chosen), self.generator).to(self.device)
-        used = self.centres[self.centres[:, 0] < UNUSED]
+        centres = self.centres = seed_centres(patches, len(self.last_chosen), self.generator).to(self.device)
+        used = centres[centres[:, 0] < UNUSED]
         mean = used.mean(0)
         axes = torch.linalg.svd(used - mean, full_matrices=False).Vh[: embedding.embedding_dim]
         embedding.weight.data[: len(used)] = F.normalize((used - mean) @ axes.T, dim=-1)

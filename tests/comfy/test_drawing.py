@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from comfy_server import PACK, ComfyServer, Graph, Message, Run, node_of
-from safetensors.torch import save_file
 
 import janus_core
 from janus_core.config import JanusConfig
 from janus_core.model.janus import JanusModel
+from janus_core.training.mini import save_weights
 
 TINY = PACK / "tests" / "data" / "tiny_deepseek"
 ESRGAN = "doubler.safetensors"
@@ -49,6 +49,26 @@ def test_picture_i_of_a_batch_is_the_single_picture_of_seed_plus_i(server: Comfy
         # Sums in another order may differ in the last bit, and with it one of 256 shades.
         assert np.abs(single.astype(int) - picture).max() <= 1
     assert not np.array_equal(batch[0], batch[1])
+
+
+def test_jacobi_draws_the_same_picture_in_no_more_steps(server: ComfyServer, drawing: Graph) -> None:
+    settings = {"batch_size": 2, "seed": 5, "cfg": 2.0}
+    plain = pictures(server, drawing, server.run(change(drawing, **settings)))
+    run = server.run(change(drawing, **settings, sampler="jacobi", window=4))
+    assert all(np.array_equal(one, two) for one, two in zip(plain, pictures(server, drawing, run), strict=True))
+    steps = run.progress(node_of(drawing, "JanusTextToImage"))
+    assert steps == sorted(steps)
+    assert steps[0] == (1, 36) and steps[-1] == (36, 36)
+    assert len(steps) < 36
+
+
+def test_graphs_saved_before_there_was_a_choice_of_samplers_run_on(server: ComfyServer, drawing: Graph) -> None:
+    plain = pictures(server, drawing, server.run(change(drawing, seed=77)))
+    draw = node_of(drawing, "JanusTextToImage")
+    inputs = {key: value for key, value in drawing[draw]["inputs"].items() if key not in ("sampler", "window")}
+    older = drawing | {draw: drawing[draw] | {"inputs": inputs | {"seed": 77}}}
+    server.forget()
+    assert np.array_equal(plain, pictures(server, older, server.run(older)))
 
 
 def test_upscales_with_a_model_before_saving(server: ComfyServer, drawing: Graph) -> None:
@@ -95,12 +115,15 @@ def slow(server: ComfyServer) -> str:
     config["gen_head_config"]["params"]["image_token_embed"] = width
     (folder / "config.json").write_text(json.dumps(config))
     torch.manual_seed(0)
-    save_file(JanusModel(JanusConfig.from_dict(config)).state_dict(), folder / "model.safetensors")
+    save_weights(JanusModel(JanusConfig.from_dict(config)), folder, torch.float32)
     return "slow"
 
 
-def test_an_interrupt_stops_within_one_step_and_leaves_no_trace(server: ComfyServer, drawing: Graph, slow: str) -> None:
-    graph = change(change(drawing, "JanusLoader", checkpoint=slow), batch_size=32)
+@pytest.mark.parametrize("sampler", ["sequential", "jacobi"])
+def test_an_interrupt_stops_within_one_step_and_leaves_no_trace(
+    server: ComfyServer, drawing: Graph, slow: str, sampler: str
+) -> None:
+    graph = change(change(drawing, "JanusLoader", checkpoint=slow), batch_size=32, sampler=sampler, window=2)
     times: list[float] = []
     answered: list[float] = []
 
@@ -116,7 +139,9 @@ def test_an_interrupt_stops_within_one_step_and_leaves_no_trace(server: ComfySer
 
     stopped = server.run(graph, watch)
     assert stopped.end == "execution_interrupted"
-    assert stopped.progress(node_of(graph, "JanusTextToImage"))[-1] == (len(times), 36)
+    done = stopped.progress(node_of(graph, "JanusTextToImage"))
+    assert len(done) == len(times)
+    assert len(times) <= done[-1][0] < 36 if sampler == "jacobi" else done[-1] == (len(times), 36)
     assert len(times) < 36
     assert sum(when > answered[0] for when in times) <= 1
 

@@ -21,10 +21,15 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
-            if isinstance(tensor, torch.Tensor):
+            if isinstance(tensor, torch.Tensor) and tensor.is_mkldnn:  # it hides its storage, and has no views
+                self._follow(id(tensor), tensor, tensor.numel() * tensor.itemsize)
+            elif isinstance(tensor, torch.Tensor):
                 storage = tensor.untyped_storage()
                 if storage._cdata not in self.known | self.live.keys():
-                    self.live[storage._cdata] = storage.nbytes()
-                    weakref.finalize(storage, self.live.pop, storage._cdata, None)
-                    self.peak = max(self.peak, sum(self.live.values()))
+                    self._follow(storage._cdata, storage, storage.nbytes())
         return out
+
+    def _follow(self, key: int, holder: object, size: int) -> None:
+        self.live[key] = size
+        weakref.finalize(holder, self.live.pop, key, None)
+        self.peak = max(self.peak, sum(self.live.values()))

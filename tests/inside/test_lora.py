@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,9 +135,10 @@ def test_an_offloaded_8_bit_weight_takes_a_lora_without_rounding_it_again(host: 
 @pytest.mark.parametrize("kind", [torch.int8, torch.float8_e4m3fn], ids=str)
 def test_rounding_by_chance_keeps_the_mean_of_changes_too_small_for_8_bits(host: Any, kind: torch.dtype) -> None:
     weight = torch.full((50, 1000), 40.1)
-    rounded = host._round_by_chance(weight, kind, seed=1)
+    round_by_chance = importlib.import_module("pack.nodes.operations")._round_by_chance
+    rounded = round_by_chance(weight, kind, seed=1)
     assert rounded.dtype == kind
-    assert torch.equal(rounded.float(), host._round_by_chance(weight, kind, seed=1).float())
+    assert torch.equal(rounded.float(), round_by_chance(weight, kind, seed=1).float())
     assert rounded.float().unique().numel() == 2
     assert abs(rounded.float().mean() - 40.1) < 0.05
 
@@ -162,6 +164,33 @@ def test_a_lora_and_its_negative_cancel(hosted: Any, lora: Make) -> None:
     layers = lora(1)
     there_and_back = hosted.with_lora(layers, 0.8).with_lora(layers, -0.8)
     torch.testing.assert_close(loaded(there_and_back), loaded(hosted), rtol=0, atol=1e-4)
+
+
+def test_drawing_rearranges_the_weights_of_layers_that_are_not_patched_at_each_use(
+    host: Any, hosted: Any, lora: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.import_module("pack.janus_core.model.prepack"), "LEAST", 1)
+    patched = hosted.with_lora(lora(1), 1.0)
+    janus = patched.to_draw("a red circle", 1, 5.0)
+
+    def drawn() -> tuple[set[str], list[int]]:
+        """The layers that ran on rearranged weights, and the picture."""
+        seen: set[str] = set()
+        layers = list(janus.model.named_modules())
+        watch = lambda *_: seen.update(name for name, layer in layers if "forward" in layer.__dict__)
+        return seen, janus.generate("a red circle", progress=watch).ids.tolist()
+
+    whole, picture = drawn()
+    for patcher in patched._patchers.values():
+        patcher.detach()
+        patcher.partially_load(patcher.load_device, 0.1)
+    part, same = drawn()
+    assert whole - part == {
+        "language_model.model.layers.0.self_attn.qkv_proj", "language_model.model.layers.0.self_attn.o_proj",
+        "language_model.model.layers.1.mlp.gate_up_proj", "language_model.model.layers.1.mlp.down_proj",
+        "gen_head.vision_head", "gen_aligner.layers.0",
+    }  # fmt: skip
+    assert part and same == picture
 
 
 def test_swapping_reads_no_file_and_leaves_no_trace(hosted: Any, lora: Make) -> None:

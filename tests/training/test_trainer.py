@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from janus_core.errors import InputError
 from janus_core.generation.text import embed_prompts
 from janus_core.model.janus import JanusModel
+from janus_core.packing import PACKED
 from janus_core.processing import Processor
 from janus_core.training.samples import Mixture, Sample, Source
 from janus_core.training.stages import ADAPTORS, KINDS, MINI, PAPER, Stage
@@ -91,6 +92,18 @@ def test_a_resumed_run_equals_one_never_stopped_bit_for_bit(ema, model, processo
     run_stage(trainer(again, processor, sources, stage), "stage3", tmp_path / "halves", report_every=1)
     assert digest(again) == digest(whole)
     assert digest(again) != digest(model)
+
+
+def test_a_state_is_written_under_the_names_that_files_have(model, processor, sources, tmp_path: Path):
+    run = trainer(model, processor, sources, MINI["stage2"].altered(**QUICK, ema=0.9))
+    run.step()
+    run.save(tmp_path / "stage2.pt")
+    state = torch.load(tmp_path / "stage2.pt", weights_only=True)
+    names = list(state["weights"])
+    assert names == list(state["averages"])
+    assert not any(layer in name for name in names for layer in PACKED)
+    for i, name in enumerate(names):
+        assert state["optimizer"]["state"][i]["exp_avg"].shape == state["weights"][name].shape
 
 
 def test_a_state_of_another_run_is_refused(model, processor, sources, tmp_path: Path):

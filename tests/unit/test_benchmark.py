@@ -8,7 +8,7 @@ import torch
 import janus_core
 from janus_core.__main__ import main
 from janus_core.benchmark.engines import Original, Ours, transformers_twin
-from janus_core.benchmark.measure import prompt_of, random_model, step_bytes
+from janus_core.benchmark.measure import in_8_bits, prompt_of, random_model, step_bytes
 from janus_core.checkpoint import find
 
 
@@ -20,7 +20,7 @@ def model():
 def test_the_peers_run_on_the_very_weights_of_ours(model):
     twin = transformers_twin(model)
     shared = twin.model.language_model.layers[0].self_attn.q_proj.weight
-    assert shared.data_ptr() == model.language_model.model.layers[0].self_attn.q_proj.weight.data_ptr()
+    assert shared.data_ptr() == model.language_model.model.layers[0].self_attn.qkv_proj.weight.data_ptr()
     embeds = model.embed_text(torch.tensor([prompt_of(20)]))
     theirs = twin.model.language_model(inputs_embeds=embeds).last_hidden_state
     torch.testing.assert_close(model.language_model.model(embeds), theirs, atol=1e-4, rtol=0)
@@ -32,6 +32,15 @@ def test_the_originals_loop_draws_codes_of_the_codebook(model):
     ids = engine.draw(prompt_of(12), 5, 3)
     assert ids.shape == Ours(model, device).draw(prompt_of(12), 5, 3).shape == (3, 5)
     assert int(ids.min()) >= 0 and int(ids.max()) < model.config.vq.codebook_size
+
+
+@torch.no_grad()
+def test_the_8_bit_model_shares_all_but_its_big_layers(model):
+    small = in_8_bits(model)
+    assert small.gen_head.vision_head.weight.data_ptr() == model.gen_head.vision_head.weight.data_ptr()
+    embeds = model.embed_text(torch.tensor([prompt_of(20)]))
+    mine, theirs = (m.language_model.model(embeds) for m in (small, model))
+    assert 0 < (mine - theirs).norm() < 0.05 * theirs.norm()
 
 
 def test_the_floor_counts_weights_once_and_the_cache_of_both_rows_of_each_picture(model):
@@ -50,6 +59,14 @@ def test_bench_prints_a_table_and_writes_the_same_figures_as_json(tmp_path, caps
     rows = json.loads(figures.read_text())["rows"]
     assert len(rows) == len(table) - 2
     step = rows[0]
+    ours = table[0].index("ours")
     assert set(step["values"]) == {"original loop", "transformers", "ours"}
     assert min(step["values"].values()) > 0 and step["floor"] > 0
-    assert float(table[2][3]) == pytest.approx(step["values"]["ours"], rel=1e-2)
+    named = {(row["what"], row["unit"]): row for row in rows}
+    load, peak = named["load", "s"], named["load: peak memory, mapped file included", "GB"]
+    assert min(load["values"].values()) > 0 and min(peak["values"].values()) > peak["floor"] > 0
+    for window in (4, 8, 16):
+        what = f"jacobi on {janus_core.DEFAULT_CHECKPOINT}, window {window}"
+        assert 0 < named[what, "passes a code"]["values"]["ours"] < 1
+        assert named[what, "s"]["values"].keys() == {"sequential", "ours"}
+    assert float(table[2][ours]) == pytest.approx(step["values"]["ours"], rel=1e-2)

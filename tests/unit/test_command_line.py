@@ -80,3 +80,14 @@ def test_the_module_runs_as_a_program():
         check=True,
     ).stdout
     assert "strength of the prompt; 1 is no guidance (default: 5.0)" in " ".join(help_text.split())
+
+
+def test_drawing_imports_nothing_of_training_or_benchmarks():
+    code = (
+        "import sys; from janus_core.__main__ import parser; parser('generate').parse_args(['generate', 'a']); "
+        "print([m for m in sys.modules if m in ('scipy', 'transformers') or m.startswith(('janus_core.training', "
+        "'janus_core.benchmark'))])"
+    )
+    root = Path(janus_core.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, check=True, capture_output=True, text=True)  # noqa: S603
+    assert done.stdout.strip() == "[]"

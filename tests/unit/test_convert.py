@@ -19,6 +19,7 @@ from janus_core.__main__ import main
 from janus_core.checkpoint import carried_texts, find
 from janus_core.convert import convert
 from janus_core.model.quantised import QUANTISED
+from janus_core.packing import unpacked
 from janus_core.precision import FLOATS, NAMES
 
 DATA = Path(__file__).parents[1] / "data"
@@ -68,12 +69,12 @@ def test_a_round_trip_in_the_same_dtype_is_identical_to_the_bit(alone, tmp_path,
     second = convert(first, tmp_path / "again.safetensors", dtype)
     assert first.read_bytes() == second.read_bytes()
     assert find(second).dtype == dtype
-    loaded = janus_core.load(first, dtype=dtype).model.state_dict()
+    loaded = unpacked(janus_core.load(first, dtype=dtype).model.state_dict())
     stored = load_file(first)
     assert loaded.keys() == stored.keys()
     for key, tensor in stored.items():
         wanted = loaded[key].to(tensor.dtype)
-        assert torch.equal(bits(tensor), bits(wanted)), key
+        assert torch.equal(bits(tensor.expand_as(wanted)), bits(wanted)), key  # fp8's scale is one for all rows
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16", "fp32"])

@@ -49,7 +49,7 @@ def layer_of(weight: torch.Tensor, bias: torch.Tensor | None, kind: torch.dtype)
     out, width = weight.shape
     layer = QuantisedLinear(width, out, bias is not None, kind, torch.float32)
     small, scale = quantise(weight, kind)
-    state = {"weight": small, "weight_scale": scale} | ({} if bias is None else {"bias": bias})
+    state = {"weight": small, "weight_scale": scale.expand(out, 1)} | ({} if bias is None else {"bias": bias})
     layer.load_state_dict(state, assign=True)
     return layer
 

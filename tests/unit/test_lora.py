@@ -12,6 +12,7 @@ from janus_core import CheckpointError
 from janus_core.lora import Target, lora_targets, read_lora
 
 LAYER = "language_model.model.layers.1.self_attn.q_proj"
+PACKED = "language_model.model.layers.1.self_attn.qkv_proj"
 RANK = 4
 
 
@@ -37,7 +38,7 @@ def test_peft_names(janus: janus_core.Janus, path: Path, layer: str) -> None:
     saved = tensors(layer)
     save_file(saved, path)
     (found,) = read_lora(path, janus.model)
-    assert found.target == Target(f"{LAYER}.weight", None, (64, 64))
+    assert found.target == Target(f"{PACKED}.weight", (0, 64), (64, 64))
     assert torch.equal(found.up, saved[f"{layer}.lora_B.weight"])
     assert torch.equal(found.down, saved[f"{layer}.lora_A.weight"])
     assert found.scale == 1
@@ -48,7 +49,7 @@ def test_kohya_names_and_alpha(janus: janus_core.Janus, path: Path, prefix: str)
     layer = f"{prefix}layers_1_self_attn_q_proj"
     save_file(tensors(layer, up="lora_up", down="lora_down") | {f"{layer}.alpha": torch.tensor(2.0)}, path)
     (found,) = read_lora(path, janus.model)
-    assert found.target.key == f"{LAYER}.weight"
+    assert found.target.key == f"{PACKED}.weight"
     assert found.scale == 2 / RANK
 
 
@@ -65,6 +66,16 @@ def test_the_parts_of_a_stacked_weight(janus: janus_core.Janus) -> None:
     parts = [lora_targets(janus.model)[f"model.vision_model.encoder.layers.0.self_attn.{p}_proj"] for p in "qkv"]
     key = "vision_model.vision_tower.blocks.0.attn.qkv.weight"
     assert parts == [Target(key, (start, 48), (48, 48)) for start in (0, 48, 96)]
+
+
+@pytest.mark.parametrize(
+    ("layer", "rows"), [("self_attn.k_proj", (64, 64)), ("mlp.gate_proj", (0, 176)), ("mlp.up_proj", (176, 176))]
+)
+def test_the_layers_that_the_model_packs_are_found_in_both_spellings(janus, layer: str, rows: tuple[int, int]) -> None:
+    packed = "mlp.gate_up_proj" if layer.startswith("mlp") else "self_attn.qkv_proj"
+    key = f"language_model.model.layers.0.{packed}.weight"
+    for name in (f"language_model.model.layers.0.{layer}", f"model.language_model.layers.0.{layer}"):
+        assert lora_targets(janus.model)[name] == Target(key, rows, (rows[1], 64))
 
 
 @pytest.mark.parametrize(("extra", "scale"), [({}, 16 / RANK), ({"use_rslora": True}, 16 / RANK**0.5)])

@@ -14,6 +14,7 @@ from janus_core import Janus, memory
 from janus_core.config import JanusConfig
 from janus_core.generation import image
 from janus_core.generation.cache import StaticCache
+from janus_core.model import prepack
 from janus_core.model.janus import JanusModel
 from janus_core.precision import NAMES, Precision
 
@@ -51,6 +52,25 @@ def test_drawing_and_decoding(middling, count, cfg_weight):
     with LiveBytes(weights) as decoding:
         middling.decode(tokens)
     close_above(memory.decoding_bytes(config, middling.dtype, count), decoding.peak)
+
+
+@pytest.mark.parametrize(("count", "window"), [(1, 4), (1, 16), (4, 8)])
+def test_drawing_ahead(middling, count, window):
+    with LiveBytes(list(middling.model.parameters())) as drawing:
+        middling.generate("a red circle", count, sampler="jacobi", window=window)
+    length, config = len(middling.processor.drawing_prompt("a red circle")), middling.model.config
+    close_above(memory.drawing_bytes(config, middling.dtype, count, length, window=window), drawing.peak)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_drawing_from_rearranged_weights(middling, monkeypatch, count):
+    monkeypatch.setattr(prepack, "LEAST", 2**17)
+    with LiveBytes(list(middling.model.parameters())) as drawing:
+        middling.generate("a red circle", count)
+    length, config = len(middling.processor.drawing_prompt("a red circle")), middling.model.config
+    copies = prepack.copied_bytes(middling.model.decoding_parts, 2 * count, middling.device)
+    assert copies > 0.2 * drawing.peak
+    close_above(copies + memory.drawing_bytes(config, middling.dtype, count, length), drawing.peak)
 
 
 @pytest.mark.parametrize("count", [1, 4, 16])

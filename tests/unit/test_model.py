@@ -70,6 +70,15 @@ def test_a_copied_cache_goes_on_as_its_prefix_would(janus64):
     torch.testing.assert_close(after, llama(embeds)[:, -1:].repeat_interleave(3, dim=0))
 
 
+def test_loading_imports_no_compiler():
+    code = (
+        "import sys, janus_core; janus_core.load(); print([m for m in sys.modules if m in ('sympy', 'torch._dynamo')])"
+    )
+    root = Path(janus_core.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, check=True, capture_output=True, text=True)  # noqa: S603
+    assert done.stdout.strip() == "[]"
+
+
 def test_importing_the_core_brings_in_no_host_and_no_needless_library():
     banned = ("comfy", "comfy_api", "folder_paths", "nodes", "torchvision", "einops", "timm", "transformers")
     code = f"import sys, janus_core; print([m for m in {banned} if m in sys.modules])"

@@ -1,0 +1,95 @@
+"""Drawing on a CPU: big Linear layers rearranged for its matrix kernels, for the length of one run.
+
+A run reads each weight hundreds of times; in the kernels' own layout that is faster than as files hold it, the more so
+the more rows share one reading. It takes a second copy of those layers, so it is done only where there is room for one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from .quantised import FEW_ROWS, QuantisedLinear
+
+# Layers below this many weights stay in the processor's cache, and gain nothing.
+LEAST = 2**21
+# Free memory must hold the copies so many times, to leave as much for the work and for others.
+ROOM = 2
+
+Plain = Callable[[nn.Module], bool]
+
+
+@contextmanager
+def prepacked(
+    parts: Iterable[nn.Module], rows: int, device: torch.device, plain: Plain = lambda layer: True
+) -> Iterator[None]:
+    """Within it, the big Linear layers of `parts`, when they compute on the CPU, run from rearranged copies.
+
+    `rows` is how many come at once. `plain` tells layers that compute with their weight as it lies from those that a
+    host patches at each use, which are left alone. int8 layers then round what comes in to 8 bits too, row by row.
+    """
+    layers = [layer for layer in _layers(parts, rows, device) if plain(layer)]
+    try:
+        for layer in layers:
+            layer.__dict__["forward"] = _packed(layer, rows)
+        yield
+    finally:
+        for layer in layers:
+            layer.__dict__.pop("forward", None)
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 fast."""
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def copied_bytes(parts: Iterable[nn.Module], rows: int, device: torch.device) -> int:
+    """What `prepacked` takes at most."""
+    return sum(layer.weight.nbytes for layer in _layers(parts, rows, device))
+
+
+def _layers(parts: Iterable[nn.Module], rows: int, device: torch.device) -> list[nn.Linear]:
+    """The layers worth a copy, or none where there is no room for all. Weights may lie on the CPU to be used elsewhere."""
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return []
+    layers = [layer for part in parts for layer in part.modules() if isinstance(layer, nn.Linear)]
+    layers = [layer for layer in layers if _packable(layer.weight, rows)]
+    enough = psutil.virtual_memory().available >= ROOM * sum(layer.weight.nbytes for layer in layers)
+    return layers if enough else []
+
+
+def _packable(weight: Tensor, rows: int) -> bool:
+    if weight.device.type != "cpu" or weight.numel() < LEAST:
+        return False
+    if weight.dtype == torch.int8:
+        # Without VNNI the products of 8 bits saturate; older versions of torch cannot say.
+        return rows > FEW_ROWS and hasattr(torch.cpu, "_is_vnni_supported") and torch.cpu._is_vnni_supported()
+    return weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and multiplies_bfloat16())
+
+
+def _packed(layer: nn.Linear, rows: int) -> Callable[[Tensor], Tensor]:
+    if isinstance(layer, QuantisedLinear):
+        weight = torch.ops.onednn.qlinear_prepack(layer.weight, [rows, layer.in_features])
+        zeros = torch.zeros(layer.out_features, dtype=torch.int64)
+        return partial(_dynamic, weight, layer.scale.flatten().contiguous(), zeros, layer.bias)
+    return partial(_linear, torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), rows), layer.bias)
+
+
+def _linear(packed: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+
+
+def _dynamic(packed: Tensor, scale: Tensor, zeros: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
+    flat = x.flatten(0, -2).to(torch.float32, copy=True)
+    step = flat.abs().amax(dim=-1, keepdim=True).clamp_(min=1e-12).div_(127)
+    small = flat.div_(step).round_().add_(128).to(torch.uint8)  # 128 stands for 0
+    y = torch.ops.onednn.qlinear_pointwise(
+        small, 1.0, 128, packed, scale, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+    )
+    y = y.mul_(step).to(x.dtype).unflatten(0, x.shape[:-1])
+    return y if bias is None else y + bias

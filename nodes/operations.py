@@ -1,0 +1,84 @@
+"""The layers that the model is built from under ComfyUI: its own, and ones of 8 bits that it can offload and patch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.float
+import comfy.lora
+import comfy.ops
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ..janus_core.model.quantised import QuantisedLinear, dequantise, quantise, quantised_linear, scaled_linear
+
+
+class Operations(comfy.ops.disable_weight_init):
+    """ComfyUI's layers, each made with its weights: newer versions leave them out of layers that load as usual."""
+
+    class Linear(comfy.ops.disable_weight_init.Linear):
+        _load_from_state_dict = nn.Module._load_from_state_dict
+
+    class Embedding(comfy.ops.disable_weight_init.Embedding):
+        _load_from_state_dict = nn.Module._load_from_state_dict
+
+
+def is_plain(layer: Any) -> bool:
+    """Whether a layer computes with its weight as it lies: ComfyUI has nothing to add to it at each use."""
+    return not layer.weight_function and not layer.bias_function
+
+
+class QuantisedHostedLinear(QuantisedLinear, Operations.Linear):
+    """An 8-bit layer that ComfyUI can offload, and patch: it is un-scaled, changed in float32 and rounded back."""
+
+    comfy_cast_weights = True
+    forward = comfy.ops.disable_weight_init.Linear.forward
+
+    @property
+    def scale(self) -> torch.Tensor:
+        """A patched weight brings its own scale, which leaves with it when ComfyUI puts the original back."""
+        return getattr(self.weight, "scale", self.weight_scale)
+
+    def forward_comfy_cast_weights(self, input: torch.Tensor) -> torch.Tensor:
+        if self.weight.device == input.device and is_plain(self):
+            return quantised_linear(input, self.weight, self.scale, self.bias)
+        scale = self.scale.to(input.device)
+        if self.weight_function:
+            return F.linear(
+                input,
+                self._patched(input.device, scale).to(input.dtype),
+                None if self.bias is None else self.bias.to(input),
+            )
+        weight, bias, stream = comfy.ops.cast_bias_weight(self, input, offloadable=True)
+        out = scaled_linear(input, weight, scale, bias)
+        comfy.ops.uncast_bias_weight(self, weight, bias, stream)
+        return out
+
+    def _patched(self, device: torch.device, scale: torch.Tensor) -> torch.Tensor:
+        """The weight of an offloaded layer with its patches, which some versions would apply to the 8 bits as they are."""
+        weight = dequantise(self.weight.to(device), scale)
+        for patch in self.weight_function:
+            weight = comfy.lora.calculate_weight(patch.patches[patch.key], weight, patch.key)
+        return weight
+
+    def convert_weight(self, weight: torch.Tensor, **_: Any) -> torch.Tensor:
+        """What ComfyUI asks for before it patches: the weight that the 8-bit one stands for."""
+        return dequantise(weight, self.scale.to(weight.device))
+
+    def set_weight(self, weight: torch.Tensor, seed: int = 0, **_: Any) -> None:
+        """What ComfyUI hands a patched weight to."""
+        kind = self.weight.dtype
+        scale = quantise(weight, kind)[1]
+        patched: Any = nn.Parameter(_round_by_chance(weight / scale, kind, seed), requires_grad=False)
+        patched.scale = scale
+        self.weight = patched
+
+
+def _round_by_chance(weight: torch.Tensor, kind: torch.dtype, seed: int) -> torch.Tensor:
+    """Up or down to 8 bits, nearer the likelier, so that changes too small for them are not lost in the mean."""
+    if kind != torch.int8:
+        return comfy.float.stochastic_rounding(weight, kind, seed=seed)
+    noise = torch.Generator(weight.device).manual_seed(seed)
+    chance = torch.rand(weight.shape, dtype=weight.dtype, device=weight.device, generator=noise)
+    return (weight + chance).floor_().clamp_(-127, 127).to(kind)

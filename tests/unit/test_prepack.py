@@ -1,0 +1,109 @@
+"""Rearranged weights: the same numbers within rounding, for the length of a run and not longer."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import psutil
+import pytest
+import torch
+from torch import nn
+
+from janus_core.model import prepack
+from janus_core.model.prepack import copied_bytes, prepacked
+from janus_core.model.quantised import FEW_ROWS, QuantisedLinear, dequantise, quantise, quantised_linear
+
+CPU = torch.device("cpu")
+WIDTH, OUT = 512, 4096 + 128
+
+
+def noise(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def model_of(dtype: torch.dtype) -> nn.Sequential:
+    """A big layer and a small one."""
+    if dtype == torch.int8:
+        big = QuantisedLinear(WIDTH, OUT, True, dtype, torch.bfloat16)
+        weight, scale = quantise(noise(OUT, WIDTH), dtype)
+        state = {"weight": weight, "weight_scale": scale, "bias": noise(OUT).bfloat16()}
+        big.load_state_dict(state, assign=True)
+        dtype = torch.bfloat16
+    else:
+        big = nn.Linear(WIDTH, OUT, dtype=dtype)
+    return nn.Sequential(big, nn.Linear(OUT, 16, dtype=dtype)).requires_grad_(False)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 8, 33])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 4e-3), (torch.int8, 1.5e-2)], ids=str
+)
+def test_computes_the_same_within_rounding(dtype, tolerance, rows):
+    model = model_of(dtype)
+    x = noise(rows, 1, WIDTH).to(model[1].weight.dtype)
+    big = model[0]
+    weight = dequantise(big.weight, big.weight_scale) if dtype == torch.int8 else big.weight
+    exact = x.double() @ weight.double().T + big.bias.double()
+    plain = big(x)
+    with prepacked(model, rows, CPU):
+        vnni = torch.cpu._is_vnni_supported()
+        assert ("forward" in big.__dict__) == (dtype != torch.int8 or (rows > FEW_ROWS and vnni))
+        assert "forward" not in model[1].__dict__
+        packed = big(x)
+    assert packed.shape == plain.shape and packed.dtype == plain.dtype
+    for out in (plain, packed):
+        assert (out.double() - exact).norm() / exact.norm() < tolerance
+    assert torch.equal(big(x), plain) and "forward" not in big.__dict__
+
+
+def test_an_interrupted_run_leaves_no_trace():
+    model = model_of(torch.float32)
+    with pytest.raises(KeyboardInterrupt), prepacked(model, 2, CPU):
+        assert "forward" in model[0].__dict__
+        raise KeyboardInterrupt
+    assert "forward" not in model[0].__dict__
+
+
+def test_layers_that_a_host_patches_are_left_alone():
+    model = model_of(torch.float32)
+    with prepacked(model, 2, CPU, lambda layer: layer is not model[0]):
+        assert "forward" not in model[0].__dict__
+
+
+def test_weights_that_lie_on_the_cpu_to_be_used_elsewhere_are_left_alone():
+    model = model_of(torch.float32)
+    with prepacked(model, 2, torch.device("cuda")):
+        assert "forward" not in model[0].__dict__
+    assert copied_bytes(model, 2, torch.device("cuda")) == 0
+
+
+def test_no_copy_is_made_where_there_is_no_room_for_it(monkeypatch):
+    model = model_of(torch.float32)
+    size = model[0].weight.nbytes
+    for free, packs in ((2 * size - 1, False), (2 * size, True)):
+        monkeypatch.setattr(psutil, "virtual_memory", lambda free=free: SimpleNamespace(available=free))
+        assert copied_bytes(model, 2, CPU) == (size if packs else 0)
+        with prepacked(model, 2, CPU):
+            assert ("forward" in model[0].__dict__) == packs
+
+
+@pytest.mark.parametrize("rows", [1, FEW_ROWS, FEW_ROWS + 1])
+def test_8_bit_weights_as_they_lie_round_nothing_further(rows):
+    weight, scale = quantise(noise(96, 64) * torch.logspace(-3, 2, 96)[:, None], torch.int8)
+    x, bias = noise(rows, 64).bfloat16(), noise(96).bfloat16()
+    product = x.double() @ dequantise(weight, scale).double().T
+    out = quantised_linear(x, weight, scale, bias)
+    assert out.dtype == torch.bfloat16
+    # Three roundings to bfloat16: of the sum, of it scaled, and of it with the bias.
+    allowed = 2**-8 * 3.1 * (product.abs() + bias.double().abs())
+    assert ((out.double() - product - bias.double()).abs() <= allowed).all()
+
+
+def test_drawing_runs_on_rearranged_weights_and_draws_the_same(janus, monkeypatch):
+    plain = janus.generate("a red circle", count=2).ids
+    monkeypatch.setattr(prepack, "LEAST", 1)
+    seen = set()
+    layer = janus.model.language_model.model.layers[0].mlp.gate_up_proj
+    packed = janus.generate("a red circle", count=2, progress=lambda *_: seen.add("forward" in layer.__dict__)).ids
+    assert seen == {True} and "forward" not in layer.__dict__
+    assert (packed == plain).double().mean() > 0.9
