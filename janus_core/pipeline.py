@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .checkpoint import find
 from .errors import InputError
 from .generation import image, text
+from .generation.graph import draw_codes_graphed, graphable
 from .generation.jacobi import draw_codes_jacobi
 from .generation.sampling import Sampling
 from .loading import load_model
@@ -58,7 +59,8 @@ def load(
 class Janus:
     """A loaded model. `device` is where its arithmetic runs, `dtype` the type it runs in.
 
-    A host that patches layers as they are used sets `plain`, which tells those that it leaves as they are.
+    A host that patches layers as they are used sets `plain`, which tells those that it leaves as they are, and one that
+    wants no CUDA graphs clears `graphs`.
     """
 
     def __init__(self, model: JanusModel, processor: Processor, device: torch.device, dtype: torch.dtype):
@@ -67,6 +69,7 @@ class Janus:
         self.device = device
         self.dtype = dtype
         self.plain: Plain = lambda layer: True
+        self.graphs = True
         self.codebook = fingerprint(model.gen_vision_model.quantize.embedding.weight)
         self.vq_dtype = model.gen_vision_model.quantize.embedding.weight.dtype
 
@@ -110,7 +113,11 @@ class Janus:
         steps = grid[0] * grid[1]
         self._check_length(len(ids), steps, "prompt")
         drawing = image.Drawing(ids, self.processor.pad, steps, count, seed, cfg_weight, sampling)
-        draw = image.draw_codes if sampler == "sequential" else partial(draw_codes_jacobi, window=window)
+        draw = image.draw_codes
+        if sampler == "jacobi":
+            draw = partial(draw_codes_jacobi, window=window)
+        elif self.graphs and graphable(self.model, self.plain):
+            draw = draw_codes_graphed
         rows = count * len(drawing.prefixes) * (window if sampler == "jacobi" else 1)
         with prepacked(self.model.decoding_parts, rows, self.device, self.plain):
             codes = draw(self.model, drawing, self.device, progress)

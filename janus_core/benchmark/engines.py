@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ..generation.graph import draw_codes_graphed, graphable
 from ..generation.image import Drawing, draw_codes, unconditional
 from ..generation.sampling import Sampling
 from ..generation.text import answer_ids, embed_prompts
@@ -43,7 +44,8 @@ class Ours:
         return prepacked(self.model.decoding_parts, 2 * count, self.device)
 
     def draw(self, prompt: list[int], steps: int, count: int) -> Tensor:
-        return draw_codes(self.model, Drawing(prompt, SPECIAL["pad"], steps, count), self.device)
+        draw = draw_codes_graphed if graphable(self.model, lambda layer: True) else draw_codes
+        return draw(self.model, Drawing(prompt, SPECIAL["pad"], steps, count), self.device)
 
     @torch.no_grad()
     def answer(self, prompt: list[int], image_id: int, pixels: Tensor, words: int) -> None:

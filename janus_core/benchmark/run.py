@@ -94,6 +94,8 @@ def plan(
     counts = [n for n in args.pictures if n <= 4] if args.quick else args.pictures
     contexts = [24 + codes // 2] if args.quick else [24, 24 + codes // 2, 24 + codes]
     steps, rounds = (3, 3) if args.quick else (8, 5)
+    if args.device == "cuda":  # where steps are short, and a graph is captured every so many
+        steps *= 16
     work: list[Callable[[], list[Row]]] = [
         lambda n=n, c=c: [decode_step(engines, model, n, c, steps, rounds, bandwidth)] for n in counts for c in contexts
     ]
