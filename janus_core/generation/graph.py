@@ -31,7 +31,9 @@ class FixedStep:
         self.slots = torch.arange(self.capacity, device=device)
         self.keys = seed_keys(drawing.seed, drawing.count, device)
         self.ids = torch.zeros(drawing.count, drawing.steps, dtype=torch.long, device=device)
-        self.last = torch.zeros(drawing.count, 1, dtype=torch.long, device=device)  # the last code drawn, of each picture
+        self.last = torch.zeros(
+            drawing.count, 1, dtype=torch.long, device=device
+        )  # the last code drawn, of each picture
         self.logits = picture_logits(model, hidden, drawing.cfg_weight)[:, None]
         check_finite(self.logits)
         self._draw()
@@ -63,8 +65,7 @@ def draw_codes_graphed(
 
     Without CUDA all steps run as they are. The device is waited for once a row of the picture.
     """
-    device = torch.device(device)
-    on_cuda = device.type == "cuda"
+    on_cuda = torch.device(device).type == "cuda"
     row = model.config.grid[1]
     step = FixedStep(model, drawing, device)
     pool = torch.cuda.graph_pool_handle() if on_cuda else None
@@ -93,7 +94,7 @@ def draw_codes_graphed(
             torch.cuda.current_stream(device).synchronize()
 
 
-def capture(step: Callable[[], None], device: torch.device, pool: object) -> torch.cuda.CUDAGraph:
+def capture(step: Callable[[], None], device: torch.device | str, pool: object) -> torch.cuda.CUDAGraph:
     """Record a call's kernels, which do not run meanwhile. Other threads may go on using the device."""
     graph = torch.cuda.CUDAGraph()
     stream, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)
