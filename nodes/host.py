@@ -118,6 +118,7 @@ class HostedJanus:
         if precision.small is None:  # hosts with dynamic VRAM have a patcher of their own, which knows no scales
             patcher = getattr(comfy.model_patcher, "CoreModelPatcher", patcher)
         janus.plain = is_plain
+        janus.graphs = not getattr(comfy.cli_args.args, "disable_cuda_graphs", False)  # newer hosts have the flag
         self._janus = janus
         self._config = janus.model.config
         self._precision = precision

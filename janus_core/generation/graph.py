@@ -8,6 +8,7 @@ Graphs live no longer than the call: afterwards a host may move the weights, or 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +95,7 @@ def draw_codes_graphed(
             torch.cuda.current_stream(device).synchronize()
 
 
-def capture(step: Callable[[], None], device: torch.device | str, pool: object) -> torch.cuda.CUDAGraph:
+def capture(step: Callable[[], None], device: torch.device | str, pool: Any) -> torch.cuda.CUDAGraph:
     """Record a call's kernels, which do not run meanwhile. Other threads may go on using the device."""
     graph = torch.cuda.CUDAGraph()
     stream, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)
