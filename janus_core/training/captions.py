@@ -9,6 +9,7 @@ from .judge import Request, Wanted, related
 from .world import BACKGROUNDS, CELL, COLOURS, PLACES, SHAPES, SIZES, Scene, Thing
 
 NUMBERS = ("zero", "one", "two", "three", "four")
+ORDINALS = ("first", "second")
 FORWARDS, BACKWARDS = ("left of", "above"), ("right of", "below")
 OPENINGS = ("a photo of", "a picture of", "an image of", "draw", "please draw", "show me")
 GROUPS: tuple[tuple[tuple[int, ...], float], ...] = (  # equal objects in each group, and how often
@@ -259,7 +260,25 @@ def which_picture(first: Scene, second: Scene, rng: np.random.Generator) -> Exch
         return None
     asked = name(Wanted(*only[int(rng.integers(len(only)))]))
     noun = pick(rng, ("picture", "image"))
-    return Exchange(f"which {noun} has {asked}?", ("the first", "the second")[answer])
+    return Exchange(f"which {noun} has {asked}?", f"the {ORDINALS[answer]}")
+
+
+def survey(scene: Scene, rng: np.random.Generator) -> Exchange:
+    """Where all objects are, or the colours of those whose shape no other has, in any order: many answers in one."""
+    things = [scene.things[i] for i in rng.permutation(len(scene.things))]
+    shapes = [t.shape for t in things]
+    colours = [f"the {t.shape} is {t.colour}" for t in things if shapes.count(t.shape) == 1]
+    if colours and rng.random() < 0.5:
+        return Exchange("what color are the shapes?", listed(colours))
+    places = [f"{name(Wanted(t.shape, t.colour))} in the {PLACES[t.cell]}" for t in things]
+    return Exchange("where are the objects?", listed(places))
+
+
+def describe_one(scenes: tuple[Scene, ...], rng: np.random.Generator) -> Exchange:
+    """What one of two pictures shows: each word of the answer tells the two apart."""
+    which = int(rng.integers(2))
+    question = f"describe the {ORDINALS[which]} {pick(rng, ('picture', 'image'))}"
+    return Exchange(question, _describe(scenes[which], rng).answer)
 
 
 def plain_text(rng: np.random.Generator) -> Exchange:
@@ -295,7 +314,8 @@ def all_words() -> list[str]:
         *SIZES,
         *SHAPES,
         *OPENINGS,
-        "the first second nothing",
+        *ORDINALS,
+        "nothing",
     ]
     for _ in range(6000):
         scene = sample_scene(rng, draw_groups(rng))

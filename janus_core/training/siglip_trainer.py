@@ -2,7 +2,7 @@
 
 DeepSeek starts from a SigLIP trained on web-scale pairs of pictures and captions, and stages 1 and 2 keep it frozen.
 The mini has no such model to start from, so its eye is trained here on the world itself, by dense classification:
-from each patch's feature a throw-away linear layer says which object its cell holds, and on which ground.
+from each patch's feature a throw-away linear layer says which object its cell holds, on which ground, and at which place.
 """
 
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ from ..model.siglip import VisionModel
 from .captions import draw_groups
 from .progress import RunLog
 from .vq_trainer import learning_rate_at, to_pixels
-from .world import BACKGROUNDS, COLOURS, SHAPES, SIZES, Scene, render, sample_crowded_scene, sample_scene
+from .world import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, Scene, render, sample_crowded_scene, sample_scene
 
-QUESTIONS = {"shape": (*SHAPES, None), "colour": (*COLOURS, None), "size": (*SIZES, None), "ground": BACKGROUNDS}
+QUESTIONS = {"shape": (*SHAPES, None), "colour": (*COLOURS, None), "size": (*SIZES, None), "ground": BACKGROUNDS, "place": PLACES}
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,10 @@ class SigLIPRecipe:
 
 
 def labels_of(scene: Scene) -> np.ndarray:
-    """What a scene holds at each patch: indices into each entry of QUESTIONS, [4, 36]."""
+    """What a scene holds at each patch: indices into each entry of QUESTIONS, [5, 36]."""
     cells = np.empty((len(QUESTIONS), 9), np.int64)
-    cells[:] = [[len(SHAPES)], [len(COLOURS)], [len(SIZES)], [BACKGROUNDS.index(scene.background)]]
+    cells[:4] = [[len(SHAPES)], [len(COLOURS)], [len(SIZES)], [BACKGROUNDS.index(scene.background)]]
+    cells[4] = range(9)
     for thing in scene.things:
         cells[:3, thing.cell] = [
             SHAPES.index(thing.shape),

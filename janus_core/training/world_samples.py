@@ -1,6 +1,6 @@
 """The mini's world as training samples: prompts with picture codes, questions with answers, a little plain text."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -10,10 +10,12 @@ from .captions import (
     ABOUT_ONE,
     QUESTION_KINDS,
     Exchange,
+    describe_one,
     draw_groups,
     drawing_prompt,
     plain_text,
     scene_fits,
+    survey,
     told,
     which_picture,
 )
@@ -23,6 +25,9 @@ from .world import BACKGROUNDS, COLOURS, SHAPES, SIZES, Scene, Thing, render, sa
 Encode = Callable[[np.ndarray], Tensor]  # uint8 [N, H, W, 3] -> codes [N, h * w]
 GRID = 6
 MORE_QUESTIONS = 4  # about the same pictures, after the first: seeing a picture costs more than a question
+# How often each kind is asked: most often those that look one object up among others, which are learned last.
+OFTEN = {"what": 2.0, "colour": 2.0, "where": 4.0, "two_pictures": 4.0}
+SURVEYS = 0.4  # share of these that ask for the places or colours of all objects
 PLAIN = 0.1  # share of the text that is not about a scene told in words
 LEAST_SIMPLE = 0.2  # share of simple scenes that stays to the end
 
@@ -80,14 +85,22 @@ def ask(
             return ABOUT_ONE[kind](scene, rng), (scene,)
 
 
+def pick_kind(rng: np.random.Generator, kinds: Sequence[str]) -> str:
+    """One of the kinds, each as often as OFTEN says."""
+    weights = np.array([OFTEN.get(kind, 1.0) for kind in kinds])
+    return kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
+
+
 def ask_again(scenes: tuple[Scene, ...], rng: np.random.Generator) -> Exchange:
     """One more question about scenes that have been asked about."""
     while True:
-        kind = QUESTION_KINDS[int(rng.integers(len(ABOUT_ONE)))]
+        kind = pick_kind(rng, tuple(ABOUT_ONE))
         if len(scenes) == 2:
-            exchange = which_picture(*scenes, rng)
+            exchange = describe_one(scenes, rng) if rng.random() < 0.5 else which_picture(*scenes, rng)
             if exchange:
                 return exchange
+        elif rng.random() < SURVEYS:
+            return survey(scenes[0], rng)
         elif kind != "follow_up" and scene_fits(kind, scenes[0]):
             return ABOUT_ONE[kind](scenes[0], rng)
 
@@ -118,7 +131,7 @@ def world_sources(processor: Processor, codes: WorldCodes, simple_samples: int =
         return rng.random() < (max(1 - index / simple_samples, LEAST_SIMPLE) if simple_samples else LEAST_SIMPLE)
 
     def understanding(rng: np.random.Generator, index: int) -> Sample:
-        kind = QUESTION_KINDS[int(rng.integers(len(QUESTION_KINDS)))]
+        kind = pick_kind(rng, QUESTION_KINDS)
         exchange, scenes = ask(kind, rng, simple=is_simple(rng, index))
         turns = conversation(exchange)
         for _ in range(MORE_QUESTIONS):
