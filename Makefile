@@ -1,13 +1,12 @@
 # make demo   draw a picture and describe it in a real ComfyUI, headless
-# make test   lint, type check and every test but the browser's
-# make browser   the tests in a real browser (Chromium, minutes)
+# make test   lint, type check and every test, those in a real browser (Chromium) included
 # make screenshots   every picture of README, help pages and templates, anew (Chromium, minutes)
 # make mini   train the miniature Janus from nothing, into build/janus-mini (hours on a CPU)
 # All set up what they need in .venv and in your cache; COMFYUI_PATH=... uses a ComfyUI of your own.
 PYTHON ?= python3
 VENV := .venv/bin/python
 
-.PHONY: help setup demo test browser screenshots mini clean
+.PHONY: help setup demo test screenshots mini clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -23,9 +22,6 @@ test: setup
 	$(VENV) -m ruff format --check .
 	$(VENV) -m basedpyright
 	$(VENV) -m pytest
-
-browser: setup
-	$(VENV) -m pytest tests/browser
 
 screenshots: setup
 	PYTHONPATH=. $(VENV) tests/host/screenshots.py

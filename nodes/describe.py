@@ -59,6 +59,7 @@ class JanusDescribeImage(io.ComfyNode):
                     default=0,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=False,  # else every run would ask again what is already answered
                     tooltip="Varies the words when the temperature is above 0; at 0 it changes nothing. The second "
                     "picture of a batch has seed + 1, and so on.",
                 ),

@@ -1,42 +1,52 @@
 """One browser, and a page for each pair of frontend and node renderer, on real servers.
 
-Every test that takes `canvas` runs on ComfyUI 0.3.75's own frontend in the classic renderer; those marked
-`everywhere` run in the other three pairs too, and those marked `newest` on that frontend instead. Without a Chromium
-they do not run, and the summary says so.
+Every test that takes `canvas` runs on ComfyUI 0.3.75's own frontend in the classic renderer. Those marked `both` run on
+the newest frontend with Nodes 2.0 too, those marked `newest` only there, and those marked `everywhere` in all four
+pairs. Without a Chromium they do not run, and the summary says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 
 import pytest
 from canvas import Canvas, launch
 from comfy_server import ComfyServer
 from furnish import put_inputs, put_upscaler
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 from prepare import chromium, frontend_folder
 
-PAIRS = [("pinned", "classic"), ("pinned", "nodes2"), ("newest", "classic"), ("newest", "nodes2")]
+OLD, NEW = ("pinned", "classic"), ("newest", "nodes2")
+PAIRS = {"both": [OLD, NEW], "newest": [NEW], "everywhere": [OLD, ("pinned", "nodes2"), ("newest", "classic"), NEW]}
+expect.set_options(timeout=60_000)
 FRONTENDS = {"pinned": (), "newest": ("--front-end-root", str(frontend_folder()))}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "everywhere: run in both renderers of both frontends")
-    config.addinivalue_line("markers", "newest: run on the newest frontend alone")
+    for name, pairs in PAIRS.items():
+        config.addinivalue_line("markers", f"{name}: run in {', '.join(map('-'.join, pairs))}")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "canvas" in metafunc.fixturenames:
-        marked = metafunc.definition.get_closest_marker
-        pairs = PAIRS if marked("everywhere") else PAIRS[2:3] if marked("newest") else PAIRS[:1]
-        metafunc.parametrize("canvas_of", pairs, ids="-".join, indirect=True, scope="session")
+        marked = [pairs for name, pairs in PAIRS.items() if metafunc.definition.get_closest_marker(name)]
+        metafunc.parametrize("canvas_of", *(marked or [[OLD]]), ids="-".join, indirect=True, scope="session")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Last of all: Playwright's event loop, once started, would stand in the way of those that other tests run."""
     items.sort(key=lambda item: "canvas" in getattr(item, "fixturenames", ()))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that failed may have left anything behind: the next one is to meet nothing of it."""
+    report = yield
+    if report.failed and "canvas_of" in getattr(item, "funcargs", {}):
+        item.funcargs["canvas_of"].spoiled = True
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -80,7 +90,9 @@ def canvas_of(request: pytest.FixtureRequest, browser: Browser, servers: dict[st
 
 @pytest.fixture
 def canvas(canvas_of: Canvas) -> Iterator[Canvas]:
-    """The frontend with an empty workflow and an empty cache; at the end of the test none of our files may have caused an error."""
+    """The frontend with an empty workflow and an empty cache; at the test's end our files may have caused no error."""
+    if canvas_of.spoiled:
+        canvas_of.renew()
     canvas_of.server.post("/free", {"free_memory": True})  # what another renderer ran is not to be taken from the cache
     canvas_of.blank()
     canvas_of.errors.clear()

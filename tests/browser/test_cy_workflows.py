@@ -27,9 +27,9 @@ def weights(canvas: Canvas) -> Iterator[None]:
     canvas.command("Comfy.RefreshNodeDefinitions")
 
 
-def open_saved(canvas: Canvas, name: str) -> None:
+def open_saved(canvas: Canvas, name: str, prompt: str = "a red circle") -> None:
     """Begin to open a workflow, which waits for an answer."""
-    workflow = json.loads((SAVED / f"{name}.json").read_text())
+    workflow = json.loads((SAVED / f"{name}.json").read_text().replace("a red circle", prompt))
     canvas.page.evaluate("workflow => { window.opened = app.loadGraphData(workflow) }", workflow)
 
 
@@ -48,7 +48,7 @@ def executed(canvas: Canvas, kind: str) -> dict[str, Any]:
     return next(detail["output"] for detail in canvas.wait_for("executed") if detail["node"] == node)
 
 
-@pytest.mark.everywhere
+@pytest.mark.both
 def test_one_click_turns_a_drawing_workflow_into_ours_and_it_draws(canvas: Canvas, weights: None) -> None:
     open_saved(canvas, "draw")
     accept(canvas)
@@ -61,7 +61,7 @@ def test_one_click_turns_a_drawing_workflow_into_ours_and_it_draws(canvas: Canva
     assert len(executed(canvas, "SaveImage")["images"]) == 2
 
 
-@pytest.mark.everywhere
+@pytest.mark.both
 def test_a_describing_workflow_answers(canvas: Canvas, weights: None) -> None:
     open_saved(canvas, "describe")
     accept(canvas)
@@ -72,7 +72,7 @@ def test_a_describing_workflow_answers(canvas: Canvas, weights: None) -> None:
     assert executed(canvas, "PreviewAny")["text"] == executed(canvas, "JanusDescribeImage")["text"]
 
 
-@pytest.mark.everywhere
+@pytest.mark.both
 def test_nodes_in_a_subgraph_are_turned_too(canvas: Canvas, weights: None) -> None:
     open_saved(canvas, "in_a_subgraph")
     accept(canvas)
@@ -130,11 +130,11 @@ def test_nothing_is_offered_where_that_pack_is_installed(canvas: Canvas) -> None
 
 
 def test_a_workflow_left_open_is_offered_again_when_the_page_comes_back(canvas: Canvas) -> None:
-    open_saved(canvas, "draw")
+    open_saved(canvas, "draw", prompt="left open")
     offer(canvas).get_by_role("button", name="Cancel").click()
     canvas.page.evaluate("opened")
-    canvas.page.wait_for_timeout(1000)  # the frontend keeps what is open, a little later
+    canvas.wait_until_kept("left open")
     canvas.page.reload()
-    accept_button = offer(canvas).get_by_role("button", name="Confirm")
-    accept_button.click()
-    canvas.page.wait_for_function(f"window.app?.graph && {TYPES}.includes('JanusTextToImage')")
+    offer(canvas).get_by_role("button", name="Confirm").click()
+    canvas.wait_until_ready()
+    assert canvas.widget(canvas.node("JanusTextToImage"), "prompt") == "left open"

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 from itertools import pairwise
 
 import pytest
@@ -9,6 +10,12 @@ from canvas import Canvas
 from playwright.sync_api import Locator, expect
 
 PROMPT = "a red circle at the top left and a blue square at the center on a white background"
+
+# Whether a node shows a frame, in Nodes 2.0 as an element, in the classic renderer on its canvas; whether it is done.
+GROWN = """([id, nodes2]) => {
+    const images = nodes2 ? document.querySelectorAll(`[data-node-id="${id}"] img`) : app.graph.getNodeById(id).imgs
+    return [[...(images ?? [])].some(({ naturalWidth }) => naturalWidth > 96), seen.some(({ name }) => name === "executed")]
+}"""
 
 
 def drawing(canvas: Canvas, **widgets: object) -> int:
@@ -43,30 +50,37 @@ def outputs(canvas: Canvas, node: int) -> list[dict]:
 def test_pictures_grow_while_they_are_drawn(canvas: Canvas) -> None:
     draw = drawing(canvas, seed=11, batch_size=4)
     canvas.show()
-    canvas.run()
-    names = [event["name"] for event in canvas.seen() if event["name"] != "b_preview"]
-    frames = [i for i, name in enumerate(names) if name == "b_preview_with_metadata"]
-    assert len(frames) >= 2
-    assert names[: frames[0]].count("progress") < 36  # seen in mid-run, not at its end
+    canvas.queue()
+    grown = over = False
+    while not grown and not over:  # the server goes on by small steps, and the page is looked at in between
+        canvas.page.wait_for_timeout(50)
+        canvas.server.process.send_signal(signal.SIGSTOP)
+        try:
+            canvas.page.wait_for_timeout(100)
+            grown, over = canvas.page.evaluate(GROWN, [draw, canvas.nodes2])
+        finally:
+            canvas.server.process.send_signal(signal.SIGCONT)
+    assert grown and not over
+    canvas.wait_for("execution_success")
     shown = canvas.page.locator(".janus-picture img")
     expect(shown).to_have_count(4)
     assert shown.first.evaluate("image => image.decode().then(() => image.naturalWidth)") == 96
-    assert draw == canvas.node("JanusTextToImage")
 
 
 @pytest.mark.everywhere
 def test_answers_stream_and_stay_after_a_reload(canvas: Canvas) -> None:
     draw = drawing(canvas, seed=12, batch_size=2)
     describe = describing(canvas, draw)
+    canvas.set(describe, max_tokens=39)
     canvas.show()
     canvas.run()
     told = [output["text"] for output in outputs(canvas, describe)]
     first = [texts[0] for texts in told if len(texts) == 1]
-    assert len(set(first)) > 3
+    assert len(set(first)) > 1
     assert all(later.startswith(sooner) for sooner, later in pairwise(first))
     expect(answers(canvas)).to_have_text(told[-1])
     expect(canvas.page.locator(".janus-panel .janus-number")).to_have_text(["1", "2"])
-    canvas.page.wait_for_timeout(1500)  # the frontend keeps a draft of the workflow, after a while
+    canvas.wait_until_kept(r'janus_output[^]{0,999}picture\.\\?",39,')
     canvas.reload()
     expect(answers(canvas)).to_have_text(told[-1])
 
@@ -106,7 +120,7 @@ def test_answers_come_back_with_a_run_from_the_history(canvas: Canvas) -> None:
     expect(answers(canvas)).to_have_text([text])
 
 
-@pytest.mark.everywhere
+@pytest.mark.both
 def test_a_chat_of_three_turns_keeps_its_context(canvas: Canvas) -> None:
     draw = drawing(canvas, seed=16)
     first = canvas.add("JanusChat", (800, 0), message="Describe the picture.", max_tokens=40)
@@ -114,11 +128,10 @@ def test_a_chat_of_three_turns_keeps_its_context(canvas: Canvas) -> None:
     canvas.link(draw, "image", first, "image")
     messages = ["Describe the picture.", "What colour is the circle?", "Where is the square?"]
     said = canvas.page.locator(".janus-said.user")
-    lengths = []
+    lengths, last = [], first
     for turn in range(3):
         canvas.page.evaluate("() => app.canvas.deselectAll()")
         canvas.run()
-        last = canvas.page.evaluate("app.graph._nodes.at(-1).id") if turn else first
         (done,) = [e["output"] for e in canvas.wait_for("executed") if e["node"] == str(last)]
         assert [t["content"] for t in done["janus_turns"][::2]] == messages[: turn + 1]
         assert all(t["content"] for t in done["janus_turns"])
@@ -129,8 +142,8 @@ def test_a_chat_of_three_turns_keeps_its_context(canvas: Canvas) -> None:
         if turn < 2:
             canvas.show(last)
             panel.get_by_text("Reply", exact=True).click()
-            reply = canvas.page.evaluate("app.graph._nodes.at(-1).id")
-            canvas.set(reply, message=messages[turn + 1])
+            last = canvas.page.evaluate("[...app.canvas.selectedItems][0].id")
+            canvas.set(last, message=messages[turn + 1])
     assert lengths == sorted(set(lengths))
     saved = canvas.workflow()
     assert "janus_turns" not in json.dumps(saved)
@@ -141,7 +154,7 @@ def test_a_chat_of_three_turns_keeps_its_context(canvas: Canvas) -> None:
     assert kept[0]["janus_turns"] == done["janus_turns"]
 
 
-@pytest.mark.everywhere
+@pytest.mark.both
 def test_a_seed_is_put_back_into_the_node(canvas: Canvas) -> None:
     draw = drawing(canvas, seed=40, batch_size=3)
     canvas.set(draw, control_after_generate="randomize")

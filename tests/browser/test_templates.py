@@ -3,6 +3,7 @@
 import pytest
 from canvas import Canvas
 from comfy_server import PACK
+from playwright.sync_api import expect
 
 NAMES = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
 BLUEPRINT = "Janus text to image, upscaled"
@@ -11,8 +12,6 @@ WIDTHS = """([id, nodes2]) => {
     const images = nodes2 ? document.querySelectorAll(`[data-node-id="${id}"] img`) : app.graph.getNodeById(id).imgs
     return [...(images ?? [])].map((image) => image.naturalWidth)
 }"""
-READABLE = """text => [...document.querySelectorAll("textarea, p, span, div")].some(
-    (element) => (element.value ?? element.innerText)?.includes(text) && element.checkVisibility())"""
 
 
 def wait_for_picture(canvas: Canvas, kind: str, width: int) -> None:
@@ -32,7 +31,7 @@ def test_the_list_of_templates_shows_a_picture_for_each(canvas: Canvas) -> None:
     canvas.page.get_by_test_id("template-workflows-content").wait_for(state="hidden")
 
 
-@pytest.mark.everywhere
+@pytest.mark.both
 @pytest.mark.parametrize("name", NAMES)
 def test_the_template_opens_runs_and_shows_what_came_out(canvas: Canvas, name: str) -> None:
     canvas.open_template(name)
@@ -45,20 +44,21 @@ def test_the_template_opens_runs_and_shows_what_came_out(canvas: Canvas, name: s
     canvas.run()
     if "SaveImage" in kinds:
         wait_for_picture(canvas, "SaveImage", 192 if "ImageScaleBy" in kinds else 96)
-    if "JanusDescribeImage" in kinds:
-        told = {event["node"]: event["output"] for event in canvas.wait_for("executed")}
-        (answer,) = told[str(canvas.node("JanusDescribeImage"))]["text"]
-        assert answer
-        canvas.page.wait_for_function(READABLE, arg=answer)
+    told = [event["output"] for event in canvas.wait_for("executed")]
+    words = [text for output in told for text in output.get("text", [])]
+    words += [turn["content"] for output in told for turn in output.get("janus_turns", [])]
+    assert bool(words) == bool(kinds & {"JanusDescribeImage", "JanusChat"})
+    for text in words:
+        assert text
+        expect(canvas.page.locator(".janus-panel").get_by_text(text).first).to_be_visible()
 
 
-@pytest.mark.everywhere
+@pytest.mark.both
 def test_the_blueprint_comes_from_the_node_library_and_runs(canvas: Canvas) -> None:
     canvas.command("Workspace.ToggleSidebarTab.node-library")
-    leaf = canvas.page.get_by_text(BLUEPRINT).first
-    if not leaf.is_visible():
-        canvas.page.get_by_text("Subgraph Blueprints").first.click()
-    leaf.click()
+    canvas.page.get_by_placeholder("Search Nodes...").fill(BLUEPRINT)
+    canvas.page.get_by_text(BLUEPRINT, exact=True).first.click()
+    canvas.page.mouse.click(420, 700)  # newer frontends hang it on the pointer until a click puts it down
     canvas.page.wait_for_function("app.graph._nodes.length === 1")
     canvas.command("Workspace.ToggleSidebarTab.node-library")
     draw = canvas.page.evaluate("app.graph._nodes[0].id")

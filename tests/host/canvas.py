@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from functools import partial
 from typing import Any
 
 from comfy_server import NAME, ComfyServer
@@ -15,6 +17,7 @@ READY = """!!(window.app?.graph && app.extensionManager && !app.extensionManager
     && LiteGraph.registered_node_types.JanusLoader)"""
 # Everything that a run tells the frontend, in order, for `Canvas.wait_for`.
 RECORD = """() => {
+    if (window.seen) return
     window.seen = []
     const names = ["execution_start", "executing", "progress", "executed", "b_preview", "b_preview_with_metadata",
         "progress_text", "janus.output", "execution_success", "execution_error", "execution_interrupted"]
@@ -32,25 +35,51 @@ def launch(chrome: BrowserType) -> Browser:
 class Canvas:
     """One page with the frontend of a server, in one of its two node renderers.
 
-    `errors` collects what the console says against files of this pack.
+    `errors` collects what the console says against files of this pack; `spoiled` is set by who wants the page renewed.
     """
 
-    def __init__(self, browser: Browser, server: ComfyServer, nodes2: bool, size: tuple[int, int] = (1280, 800)):
+    def __init__(
+        self,
+        browser: Browser,
+        server: ComfyServer,
+        nodes2: bool,
+        size: tuple[int, int] = (1280, 800),
+        locale: str = "en-US",
+    ):
         self.server = server
         self.nodes2 = nodes2
         self.errors: list[str] = []
         self.setting("Comfy.TutorialCompleted", True)
         self.setting("Comfy.Minimap.Visible", False)  # it would lie over nodes
+        self.setting("Comfy.RightSidePanel.IsOpen", False)
         self.setting("Comfy.VueNodes.Enabled", nodes2)
-        self.context = browser.new_context(
-            viewport={"width": size[0], "height": size[1]}, permissions=["clipboard-read", "clipboard-write"]
+        self.new_context = partial(
+            browser.new_context,
+            viewport={"width": size[0], "height": size[1]},
+            locale=locale,
+            permissions=["clipboard-read", "clipboard-write"],
         )
+        self._open_page()
+
+    def _open_page(self) -> None:
+        self.spoiled = False
+        self.context = self.new_context()
         self.page: Page = self.context.new_page()
         self.page.set_default_timeout(60_000)
         self.page.on("console", self._console)
         self.page.on("pageerror", lambda error: self._note(f"{error.message}\n{error.stack}"))
-        self.page.goto(server.address)
-        self._wait_until_ready()
+        self.page.goto(self.server.address)
+        self.wait_until_ready()
+
+    def renew(self) -> None:
+        """Another page, and an idle server: nothing that was open, queued or running is left."""
+        self.context.close()
+        self.server.post("/queue", {"clear": True})
+        self.server.post("/interrupt")
+        while self.server.get("/queue").json()["queue_running"]:
+            time.sleep(0.05)
+        self.setting("Comfy.RightSidePanel.IsOpen", False)
+        self._open_page()
 
     def _console(self, message: ConsoleMessage) -> None:
         if message.type == "error":
@@ -60,7 +89,8 @@ class Canvas:
         if EXTENSION in text:
             self.errors.append(text)
 
-    def _wait_until_ready(self) -> None:
+    def wait_until_ready(self) -> None:
+        """Wait until the frontend is up and what runs tell it is recorded; a page that was loaded anew forgot both."""
         self.page.wait_for_function(READY, timeout=120_000)
         self.page.evaluate(RECORD)
 
@@ -71,14 +101,22 @@ class Canvas:
     def reload(self) -> None:
         """The browser's own reload, which comes back with the workflow that was open."""
         self.page.reload()
-        self._wait_until_ready()
+        self.wait_until_ready()
+
+    def wait_until_kept(self, pattern: str) -> None:
+        """Wait until a draft that a regular expression matches is stored, for when the page is loaded again."""
+        self.page.wait_for_function(
+            "pattern => [localStorage, sessionStorage].some((kept) => Object.values(kept).some((it) => it.match(pattern)))",
+            arg=pattern,
+        )
 
     def command(self, name: str) -> None:
         """Run one of the frontend's commands, as its menus and keys do."""
         self.page.evaluate("name => app.extensionManager.command.execute(name)", name)
 
     def blank(self) -> None:
-        """A new, empty workflow."""
+        """A new, empty workflow, in whatever page there is."""
+        self.wait_until_ready()
         self.command("Comfy.NewBlankWorkflow")
         self.page.evaluate("seen = []")
 

@@ -41,10 +41,12 @@ showOn("JanusChat", (output) => output?.janus_turns, {
         const bar = make("div", "janus-bar", {}, length, make("label", "janus-keep", { title }, keep, "keep"))
         if (turns.length) {
             const names = { user: "You", assistant: "Janus" }
-            bar.append(
-                copyButton(() => turns.map(({ role, content }) => `${names[role]}: ${content}`).join("\n")),
-                make("button", "janus-button", { textContent: "Reply", title: "Add the next turn", onclick: () => reply(node) }),
-            )
+            const goOn = make("button", "janus-button", { textContent: "Reply", title: "Add the next turn" })
+            goOn.onclick = (clicked) => {
+                clicked.stopPropagation() // a click that goes on to the panel selects this node again
+                reply(node)
+            }
+            bar.append(copyButton(() => turns.map(({ role, content }) => `${names[role]}: ${content}`).join("\n")), goOn)
         }
         element.replaceChildren(talk, bar)
         talk.scrollTop = talk.scrollHeight

@@ -31,6 +31,13 @@ export function setWidget(widget, value) {
     widget.callback?.(value)
 }
 
+/** Tell the frontend that the workflow changed, so that it keeps the change and can undo it. */
+export function noteChange() {
+    const tracker = app.extensionManager?.workflow?.activeWorkflow?.changeTracker
+    if (tracker?.captureCanvasState) tracker.captureCanvasState()
+    else tracker?.checkState() // as 1.32.9 calls it
+}
+
 /** The node that a run's id stands for: "7", or "3:7" for node 7 inside of subgraph node 3. */
 function nodeAt(id) {
     let graph = app.rootGraph ?? app.graph
@@ -74,7 +81,7 @@ export function showOn(type, shows, { draw, kept, height, most }) {
     function save(node) {
         if (kept(node)) node.properties.janus_output = panels.get(node).output
         else delete node.properties.janus_output
-        app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.checkState()
+        noteChange()
     }
 
     api.addEventListener("janus.output", ({ detail }) => show(nodeAt(detail.node), detail.output, false))

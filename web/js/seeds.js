@@ -1,14 +1,14 @@
 // Janus Text-to-Image: its last pictures, each with the seed that draws it again alone.
 import { app } from "../../../scripts/app.js"
 import { api } from "../../../scripts/api.js"
-import { make, setWidget, showOn } from "./panel.js"
+import { make, noteChange, setWidget, showOn } from "./panel.js"
 
 /** Put a picture's seed into the node: it then draws just that picture, again and again. */
 function useSeed(node, seed) {
     const values = { seed: Number(seed), batch_size: 1, control_after_generate: "fixed" }
     for (const widget of node.widgets) if (widget.name in values) setWidget(widget, values[widget.name])
     node.setDirtyCanvas(true, true)
-    app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.checkState()
+    noteChange()
 }
 
 // JavaScript rounds larger numbers, and so would the seed widget.
