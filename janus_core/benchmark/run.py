@@ -6,6 +6,7 @@ import argparse
 import gc
 import json
 import platform
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -68,10 +69,6 @@ def run(args: argparse.Namespace) -> None:
         lambda: loading(opened, args.dtype, 1 if args.quick else 3),
         lambda: jacobi(device, 4 if args.quick else 16),
     ]
-    for measure in tqdm(measurements, unit="row", disable=None):
-        rows += measure()
-        gc.collect()
-
     about = {
         "model": args.model,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
@@ -80,10 +77,17 @@ def run(args: argparse.Namespace) -> None:
         "torch": torch.__version__,
         "bandwidth_gb_s": round(bandwidth / 1e9, 1),
     }
+    for measure in tqdm(measurements, unit="row", disable=None):
+        found = measure()
+        rows += found
+        for row in found:
+            figures = ", ".join(f"{name} {value:.4g}" for name, value in row.values.items())
+            tqdm.write(f"{row.what}, {row.unit}: {figures}", file=sys.stderr)
+        if args.json:  # at once, so that a run that is cut short leaves what it has
+            args.json.write_text(json.dumps({"about": about, "rows": [vars(row) for row in rows]}, indent=1) + "\n")
+        gc.collect()
     print(" · ".join(f"{key} {value}" for key, value in about.items()))
     print(table(rows))
-    if args.json:
-        args.json.write_text(json.dumps({"about": about, "rows": [vars(row) for row in rows]}, indent=1) + "\n")
 
 
 def plan(

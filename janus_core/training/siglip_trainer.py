@@ -21,7 +21,13 @@ from .progress import RunLog
 from .vq_trainer import learning_rate_at, to_pixels
 from .world import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, Scene, render, sample_crowded_scene, sample_scene
 
-QUESTIONS = {"shape": (*SHAPES, None), "colour": (*COLOURS, None), "size": (*SIZES, None), "ground": BACKGROUNDS, "place": PLACES}
+QUESTIONS = {
+    "shape": (*SHAPES, None),
+    "colour": (*COLOURS, None),
+    "size": (*SIZES, None),
+    "ground": BACKGROUNDS,
+    "place": PLACES,
+}
 
 
 @dataclass(frozen=True)
