@@ -274,6 +274,15 @@ def survey(scene: Scene, rng: np.random.Generator) -> Exchange:
     return Exchange("where are the objects?", listed(places))
 
 
+def survey_of_two(scenes: tuple[Scene, ...], rng: np.random.Generator) -> Exchange | None:
+    """Which of two pictures has each of their objects, in any order; None when both show the same."""
+    looks = [{(t.shape, t.colour) for t in scene.things} for scene in scenes]
+    only = [(look, which) for which in (0, 1) for look in sorted(looks[which] - looks[1 - which])]
+    found = [only[i] for i in rng.permutation(len(only))]
+    answer = listed([f"{name(Wanted(*look))} in the {ORDINALS[which]}" for look, which in found]) if found else ""
+    return Exchange("which picture are the objects in?", answer) if found else None
+
+
 def describe_one(scenes: tuple[Scene, ...], rng: np.random.Generator) -> Exchange:
     """What one of two pictures shows: each word of the answer tells the two apart."""
     which = int(rng.integers(2))

@@ -16,6 +16,7 @@ from .captions import (
     plain_text,
     scene_fits,
     survey,
+    survey_of_two,
     told,
     which_picture,
 )
@@ -26,8 +27,8 @@ Encode = Callable[[np.ndarray], Tensor]  # uint8 [N, H, W, 3] -> codes [N, h * w
 GRID = 6
 MORE_QUESTIONS = 4  # about the same pictures, after the first: seeing a picture costs more than a question
 # How often each kind is asked: most often those that look one object up among others, which are learned last.
-OFTEN = {"what": 2.0, "colour": 2.0, "where": 4.0, "two_pictures": 4.0}
-SURVEYS = 0.4  # share of these that ask for the places or colours of all objects
+OFTEN = {"what": 2.0, "colour": 2.0, "where": 4.0, "two_pictures": 5.0}
+SURVEYS = 0.4  # share of these that ask about all objects at once
 PLAIN = 0.1  # share of the text that is not about a scene told in words
 LEAST_SIMPLE = 0.2  # share of simple scenes that stays to the end
 
@@ -96,7 +97,11 @@ def ask_again(scenes: tuple[Scene, ...], rng: np.random.Generator) -> Exchange:
     while True:
         kind = pick_kind(rng, tuple(ABOUT_ONE))
         if len(scenes) == 2:
-            exchange = describe_one(scenes, rng) if rng.random() < 0.5 else which_picture(*scenes, rng)
+            form = rng.random()
+            if form < SURVEYS:
+                exchange = survey_of_two(scenes, rng)
+            else:
+                exchange = describe_one(scenes, rng) if form < 0.7 else which_picture(*scenes, rng)
             if exchange:
                 return exchange
         elif rng.random() < SURVEYS:
