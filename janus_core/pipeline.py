@@ -26,7 +26,7 @@ from .tokens import ImageTokens, fingerprint
 
 DEFAULT_CHECKPOINT = "janus-mini"
 SAMPLERS = ("sequential", "jacobi")
-DEFAULT_SHA256 = "84c393a7a48e59ef2a956c509371fd9162c2a288e3845344346fbe923be593e3"  # of its model.safetensors
+DEFAULT_SHA256 = "f41cade562ec07b02d02bbeb9071fd8c00f56d31dac597f1005fdf3d66d07d00"  # of its model.safetensors
 Pictures = Tensor | list[Tensor]
 
 
