@@ -49,11 +49,11 @@ def draw_codes_jacobi(
         # What follows a wrong guess was looked at with it in view: the last logits without one have half a say there,
         # and alone guess beyond. The noise is the one that will decide.
         last = logits.gather(1, (accepted - 1)[..., None].expand(-1, -1, logits.shape[-1]))
-        hints = torch.cat([(logits + last) / 2, last.expand(-1, window, -1)], dim=1)
-        following = torch.cat([positions, positions[:, -1:] + 1 + ahead], dim=1)
-        ids.scatter_(1, following, draw_tokens(hints, sampling, keys, following))
+        guessed = draw_tokens(logits.lerp_(last, 0.5), sampling, keys, positions)
         kept = torch.arange(positions.shape[1], device=device) < accepted
-        ids.scatter_(1, positions, torch.where(kept, drawn, ids.gather(1, positions)))
+        ids.scatter_(1, positions, torch.where(kept, drawn, guessed))
+        beyond = positions[:, -1:] + 1 + ahead
+        ids.scatter_(1, beyond, draw_tokens(last.expand(-1, window, -1), sampling, keys, beyond))
         done = (done + accepted).clamp(max=steps)
         slowest = int(done.min())
         if progress is not None:
