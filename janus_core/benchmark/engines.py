@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
@@ -18,22 +19,24 @@ from ..model.prepack import prepacked
 from ..packing import unpacked
 
 CFG_WEIGHT = 5.0
+Token = Callable[[], None]
 SPECIAL = {"bos": 0, "eos": 1, "pad": 2, "begin_of_image": 3}
 
 
 class Engine(Protocol):
     """One implementation. `prompt` is a list of ids that ends with begin_of_image; nothing is said of what comes out.
 
-    `ready` is what it does once for a whole picture, however many its steps; `draw` belongs inside it.
+    `ready` is what it does once for a whole picture, however many its steps; `draw` belongs inside it. `token` is
+    called each time that the model has said what comes next.
     """
 
     name: str
 
     def ready(self, count: int) -> AbstractContextManager[None]: ...
 
-    def draw(self, prompt: list[int], steps: int, count: int) -> Tensor: ...
+    def draw(self, prompt: list[int], steps: int, count: int, token: Token) -> Tensor: ...
 
-    def answer(self, prompt: list[int], image_id: int, pixels: Tensor, words: int) -> None: ...
+    def answer(self, prompt: list[int], image_id: int, pixels: Tensor, words: int, token: Token) -> None: ...
 
 
 class Ours:
@@ -43,15 +46,15 @@ class Ours:
     def ready(self, count: int) -> AbstractContextManager[None]:
         return prepacked(self.model.decoding_parts, 2 * count, self.device)
 
-    def draw(self, prompt: list[int], steps: int, count: int) -> Tensor:
+    def draw(self, prompt: list[int], steps: int, count: int, token: Token) -> Tensor:
         draw = draw_codes_graphed if graphable(self.model, lambda layer: True) else draw_codes
-        return draw(self.model, Drawing(prompt, SPECIAL["pad"], steps, count), self.device)
+        return draw(self.model, Drawing(prompt, SPECIAL["pad"], steps, count), self.device, lambda *_: token())
 
     @torch.no_grad()
-    def answer(self, prompt: list[int], image_id: int, pixels: Tensor, words: int) -> None:
+    def answer(self, prompt: list[int], image_id: int, pixels: Tensor, words: int, token: Token) -> None:
         features = self.model.embed_images(pixels)
         embeds, mask = embed_prompts(self.model, [prompt], image_id, SPECIAL["pad"], features, self.device)
-        answer_ids(self.model, embeds, mask, -1, words, 0, Sampling(0.0))
+        answer_ids(self.model, embeds, mask, -1, words, 0, Sampling(0.0), lambda *_: token())
 
 
 def transformers_twin(model: JanusModel) -> Any:
@@ -145,10 +148,11 @@ class Transformers:
         return nullcontext()
 
     @torch.no_grad()
-    def draw(self, prompt: list[int], steps: int, count: int) -> Tensor:
+    def draw(self, prompt: list[int], steps: int, count: int, token: Token) -> Tensor:
         ids = torch.tensor([prompt], device=self.device)
         tokens = self.twin.model.vision_model.config
         whole, tokens.num_image_tokens = tokens.num_image_tokens, steps
+        hook = self.twin.model.generation_head.register_forward_hook(lambda *_: token())
         try:
             return self.twin.generate(
                 ids,
@@ -159,11 +163,13 @@ class Transformers:
             )
         finally:
             tokens.num_image_tokens = whole
+            hook.remove()
 
     @torch.no_grad()
-    def answer(self, prompt: list[int], image_id: int, pixels: Tensor, words: int) -> None:
+    def answer(self, prompt: list[int], image_id: int, pixels: Tensor, words: int, token: Token) -> None:
         ids = torch.tensor([prompt], device=self.device)
         self.twin.config.image_token_id = self.twin.model.config.image_token_id = image_id
+        hook = self.twin.lm_head.register_forward_hook(lambda *_: token())
         self.twin.generate(
             ids,
             attention_mask=torch.ones_like(ids),
@@ -173,6 +179,7 @@ class Transformers:
             min_new_tokens=words,
             max_new_tokens=words,
         )
+        hook.remove()
 
 
 class Original:
@@ -187,7 +194,7 @@ class Original:
         return nullcontext()
 
     @torch.no_grad()
-    def draw(self, prompt: list[int], steps: int, count: int) -> Tensor:
+    def draw(self, prompt: list[int], steps: int, count: int, token: Token) -> Tensor:
         rows = torch.tensor([prompt, unconditional(prompt, SPECIAL["pad"])] * count, device=self.device)
         embeds = self.model.embed_text(rows)
         drawn = torch.zeros(count, steps, dtype=torch.long, device=self.device)
@@ -196,6 +203,7 @@ class Original:
             out = self.llama(inputs_embeds=embeds, use_cache=True, past_key_values=past)
             past = out.past_key_values
             logits = self.model.gen_head(out.last_hidden_state[:, -1])
+            token()
             cond, uncond = logits[0::2], logits[1::2]
             p = (uncond + CFG_WEIGHT * (cond - uncond)).softmax(dim=-1)
             drawn[:, step] = torch.multinomial(p, 1).squeeze(-1)
@@ -203,12 +211,13 @@ class Original:
         return drawn
 
     @torch.no_grad()
-    def answer(self, prompt: list[int], image_id: int, pixels: Tensor, words: int) -> None:
+    def answer(self, prompt: list[int], image_id: int, pixels: Tensor, words: int, token: Token) -> None:
         features = self.model.embed_images(pixels)
         embeds, _ = embed_prompts(self.model, [prompt], image_id, SPECIAL["pad"], features, self.device)
         past = None
         for _ in range(words):
             out = self.llama(inputs_embeds=embeds, use_cache=True, past_key_values=past)
             past = out.past_key_values
-            token = self.model.language_model.lm_head(out.last_hidden_state[:, -1:]).argmax(-1)
-            embeds = self.model.embed_text(token)
+            word = self.model.language_model.lm_head(out.last_hidden_state[:, -1:]).argmax(-1)
+            token()
+            embeds = self.model.embed_text(word)

@@ -73,6 +73,23 @@ def seconds(function: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
+class Clock:
+    """Tells the prefill from the steps: called at each token, it keeps when the first one came."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.start = self.now()
+        self.first = 0.0
+
+    def now(self) -> float:
+        synchronize(self.device)
+        return time.perf_counter()
+
+    def __call__(self) -> None:
+        if not self.first:
+            self.first = self.now()
+
+
 def read_bandwidth(device: torch.device, size: int = 2**29, rounds: int = 7) -> float:
     """Bytes a second at which memory is read: the best of a few sums over `size` bytes, far more than any cache holds."""
     block = torch.ones(size // 4, dtype=torch.float32, device=device)
@@ -88,13 +105,18 @@ def step_bytes(model: JanusModel, count: int, context: int) -> int:
     return weights + cache
 
 
-def alternate(calls: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
-    """The median of each call's figure; the calls take turns, so that a noisy machine is noisy for all of them."""
-    figures: dict[str, list[float]] = {name: [] for name in calls}
+def alternate(calls: dict[str, Callable[[], tuple[float, ...]]], rows: Sequence[Row], rounds: int) -> None:
+    """Fill in each row with the medians of one of the figures that a call gives.
+
+    The calls take turns, so that a noisy machine is noisy for all of them.
+    """
+    found: dict[str, list[tuple[float, ...]]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            figures[name].append(call())
-    return {name: statistics.median(values) for name, values in figures.items()}
+            found[name].append(call())
+    for name, figures in found.items():
+        for row, values in zip(rows, zip(*figures, strict=True), strict=True):
+            row.values[name] = statistics.median(values)
 
 
 def prompt_of(length: int) -> list[int]:
@@ -105,17 +127,18 @@ def prompt_of(length: int) -> list[int]:
 def decode_step(
     engines: Sequence[Engine], model: JanusModel, count: int, context: int, steps: int, rounds: int, bandwidth: float
 ) -> Row:
-    """Milliseconds of a decode step at `context` tokens: `steps` + 1 codes less one code, which is the prefill."""
+    """Milliseconds of a decode step at `context` tokens, over the `steps` that follow the prefill."""
     device = next(model.parameters()).device
     prompt = prompt_of(context)
 
-    def figure(engine: Engine) -> float:
+    def figure(engine: Engine) -> tuple[float]:
         with engine.ready(count):
-            alone = seconds(lambda: engine.draw(prompt, 1, count), device)
-            return (seconds(lambda: engine.draw(prompt, steps + 1, count), device) - alone) / steps * 1e3
+            clock = Clock(device)
+            engine.draw(prompt, steps + 1, count, clock)
+            return ((clock.now() - clock.first) / steps * 1e3,)
 
     row = Row(f"step, N={count}, context {context}", "ms")
-    row.values = alternate({engine.name: lambda engine=engine: figure(engine) for engine in engines}, rounds)
+    alternate({e.name: lambda e=e: figure(e) for e in engines}, [row], rounds)
     row.floor = step_bytes(model, count, context) / bandwidth * 1e3
     return row
 
@@ -129,7 +152,7 @@ def whole_picture(engines: Sequence[Engine], model: JanusModel, count: int, band
 
     def draw(engine: Engine) -> None:
         with engine.ready(count):
-            engine.draw(prompt, steps, count)
+            engine.draw(prompt, steps, count, lambda: None)
 
     row.values = {e.name: seconds(lambda e=e: draw(e), device) for e in engines}
     row.floor = sum(step_bytes(model, count, 24 + step) for step in range(steps)) / bandwidth
@@ -145,13 +168,12 @@ def answering(engines: Sequence[Engine], model: JanusModel, words: int, rounds: 
     first = Row("first word: picture + question", "s")
     rate = Row("answer", "words/s")
 
-    def figure(engine: Engine, count: int) -> float:
-        return seconds(lambda: engine.answer(prompt, image_id, pixels, count), device)
+    def figures(engine: Engine) -> tuple[float, float]:
+        clock = Clock(device)
+        engine.answer(prompt, image_id, pixels, words + 1, clock)
+        return clock.first - clock.start, words / (clock.now() - clock.first)
 
-    first.values = alternate({e.name: lambda e=e: figure(e, 1) for e in engines}, rounds)
-    rate.values = alternate(
-        {e.name: lambda e=e: words / (figure(e, words + 1) - first.values[e.name]) for e in engines}, rounds
-    )
+    alternate({e.name: lambda e=e: figures(e) for e in engines}, [first, rate], rounds)
     return [first, rate]
 
 
@@ -166,5 +188,5 @@ def vq_decode(model: JanusModel, count: int, rounds: int) -> Row:
         return [model.gen_vision_model.decode(ids, (h, w)) for _ in range(count)]
 
     row = Row(f"VQ decode, N={count}", "s")
-    row.values = alternate({"ours": lambda: seconds(decode, device)}, rounds)
+    alternate({"ours": lambda: (seconds(decode, device),)}, [row], rounds)
     return row

@@ -96,8 +96,8 @@ def plan(
     """The measurements in order, each a call that gives rows."""
     codes = model.config.grid[0] * model.config.grid[1]
     counts = [n for n in args.pictures if n <= 4] if args.quick else args.pictures
-    contexts = [24 + codes // 2] if args.quick else [24, 24 + codes // 2, 24 + codes]
-    steps, rounds = (3, 3) if args.quick else (8, 5)
+    contexts = [24] if args.quick else [24, 24 + codes // 2, 24 + codes]  # a long one takes long to read, on a CPU
+    steps, rounds = (8, 3) if args.quick else (16, 3)
     if args.device == "cuda":  # where steps are short, and a graph is captured every so many
         steps *= 16
     work: list[Callable[[], list[Row]]] = [

@@ -13,9 +13,9 @@ ORDINALS = ("first", "second")
 FORWARDS, BACKWARDS = ("left of", "above"), ("right of", "below")
 OPENINGS = ("a photo of", "a picture of", "an image of", "draw", "please draw", "show me")
 GROUPS: tuple[tuple[tuple[int, ...], float], ...] = (  # equal objects in each group, and how often
-    ((1,), 0.15),
-    ((1, 1), 0.44),
-    ((1, 1, 1), 0.11),
+    ((1,), 0.25),
+    ((1, 1), 0.36),
+    ((1, 1, 1), 0.09),
     ((1, 1, 1, 1), 0.05),
     ((2,), 0.06),
     ((3,), 0.07),
@@ -72,17 +72,19 @@ def relations_in_order(first: Thing, second: Thing) -> list[str]:
 def drawing_prompt(scene: Scene, rng: np.random.Generator, simple: bool = False) -> tuple[str, Request]:
     """A prompt that is true of the scene, in one of many wordings, and what a picture must show to follow it.
 
-    A `simple` prompt leaves little open, and so teaches most about what its words mean. Objects are named in reading
+    A `simple` prompt leaves little open, and so teaches most about what its words mean; one object alone goes without
+    its colour as often as not, so that size and place are learned by themselves too. Objects are named in reading
     order unless their places are named too: which of two is drawn first is then no toss-up, whose two outcomes a
     model could only learn together.
     """
     groups = groups_of(scene.things)
     shapes = [group[0].shape for group in groups]
-    say_colour = len(set(shapes)) < len(shapes) or rng.random() < (0.95 if simple else 0.65)
+    alone = len(scene.things) == 1
+    say_colour = len(set(shapes)) < len(shapes) or rng.random() < (0.5 if alone else 0.95 if simple else 0.65)
     say_size = rng.random() < (0.8 if simple else 0.35 if say_colour else 0.7)
     single = all(len(group) == 1 for group in groups)
     related_pair = len(groups) == 2 and single and rng.random() < (0.15 if simple else 0.5)
-    say_place = single and not related_pair and rng.random() < (0.8 if simple else 0.35)
+    say_place = single and not related_pair and rng.random() < (0.8 if simple else 0.6 if alone else 0.35)
     relation = None
     if say_place:
         groups = [groups[i] for i in rng.permutation(len(groups))]

@@ -7,7 +7,7 @@ import torch
 
 import janus_core
 from janus_core.__main__ import main
-from janus_core.benchmark.engines import Original, Ours, transformers_twin
+from janus_core.benchmark.engines import Original, Ours, Transformers, transformers_twin
 from janus_core.benchmark.measure import in_8_bits, prompt_of, random_model, step_bytes
 from janus_core.checkpoint import find
 
@@ -29,9 +29,21 @@ def test_the_peers_run_on_the_very_weights_of_ours(model):
 def test_the_originals_loop_draws_codes_of_the_codebook(model):
     device = torch.device("cpu")
     engine = Original(model, transformers_twin(model), device)
-    ids = engine.draw(prompt_of(12), 5, 3)
-    assert ids.shape == Ours(model, device).draw(prompt_of(12), 5, 3).shape == (3, 5)
+    ids = engine.draw(prompt_of(12), 5, 3, lambda: None)
+    assert ids.shape == Ours(model, device).draw(prompt_of(12), 5, 3, lambda: None).shape == (3, 5)
     assert int(ids.min()) >= 0 and int(ids.max()) < model.config.vq.codebook_size
+
+
+def test_each_engine_says_so_at_each_of_its_tokens(model):
+    device = torch.device("cpu")
+    twin = transformers_twin(model)
+    pixels = torch.zeros(1, 3, model.config.vision.image_size, model.config.vision.image_size)
+    question = [*prompt_of(12), *[9] * model.config.vision.tokens, 10]
+    for engine in (Original(model, twin, device), Transformers(twin, device), Ours(model, device)):
+        said: list[str] = []
+        engine.draw(prompt_of(12), 5, 2, lambda said=said: said.append("code"))
+        engine.answer(question, 9, pixels, 4, lambda said=said: said.append("word"))
+        assert said == ["code"] * 5 + ["word"] * 4, engine.name
 
 
 @torch.no_grad()
