@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from .config import JanusConfig
 from .errors import CheckpointError
 from .model.janus import JanusModel
 from .model.quantised import QuantisedLinear, dequantise, quantise, quantise_layers
-from .packing import places, unpacked
+from .packing import joined, places, unpacked
 from .precision import SMALL, Precision
 
 # In DeepSeek's files, and read by nothing: SigLIP's pooling head, a training statistic, old RoPE buffers.
@@ -197,7 +198,7 @@ def load_model(
     """Build the model without memory and give every parameter its tensor, cast one by one. `config` saves reading it.
 
     Peak memory is about one copy of the weights in `dtype`; tensors stored in `dtype` stay memory-mapped on the CPU,
-    but for those of packed layers, which are copied together.
+    but for those of packed layers that do not lie side by side in their file, which are copied together.
     Raises CheckpointError when the model would not be whole.
     """
     try:
@@ -209,14 +210,12 @@ def load_model(
         ) from error
     targets = model.state_dict()
     where, state = places(targets), {}
+    parts: defaultdict[str, list[Tensor]] = defaultdict(list)
     for name, tensor in Filling(source, model):
         place = where[name]
         target = targets[place.key]
-        if place.rows is None:
-            state[place.key] = tensor.to(device).expand(target.shape)
-            continue
-        if place.key not in state:  # empty_like, of a tensor without memory, would import torch's compiler
-            state[place.key] = torch.empty(target.shape, dtype=target.dtype, device=device)
-        place.of(state[place.key]).copy_(tensor)
+        parts[place.key].append(tensor.expand(place.of(target).shape))
+        if place.rows is None or sum(place.rows) == len(target):
+            state[place.key] = joined(parts.pop(place.key), device)
     model.load_state_dict(state, assign=True)
     return model.requires_grad_(False).eval()

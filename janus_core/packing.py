@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 # The model's layer -> the layers it is in DeepSeek's files, stacked along dim 0 in equal parts.
@@ -37,6 +38,22 @@ def places(state: Mapping[str, Tensor]) -> dict[str, Place]:
         for i, part in enumerate(parts):
             found[f"{key[: layer.start()]}{part}{key[layer.end() :]}"] = Place(key, (i * size, size))
     return found
+
+
+def joined(parts: Sequence[Tensor], device: torch.device | str) -> Tensor:
+    """Equal parts stacked along dim 0, on the device: where they lie end to end in one mapped file, the file itself."""
+    first, size = parts[0], parts[0].numel()
+    if len(parts) == 1:
+        return first.to(device)
+    shape = (len(parts) * len(first), *first.shape[1:])
+    storage = first.untyped_storage().data_ptr()
+    starts = [part.storage_offset() for part in parts if part.untyped_storage().data_ptr() == storage]
+    if first.is_contiguous() and starts == [first.storage_offset() + i * size for i in range(len(parts))]:
+        return first.as_strided(shape, first.stride()).to(device)
+    whole = torch.empty(shape, dtype=first.dtype, device=device)
+    for part, piece in zip(parts, whole.chunk(len(parts)), strict=True):
+        piece.copy_(part)
+    return whole
 
 
 def unpacked(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -90,10 +90,15 @@ class Clock:
             self.first = self.now()
 
 
-def read_bandwidth(device: torch.device, size: int = 2**29, rounds: int = 7) -> float:
-    """Bytes a second at which memory is read: the best of a few sums over `size` bytes, far more than any cache holds."""
-    block = torch.ones(size // 4, dtype=torch.float32, device=device)
-    return size / min(seconds(block.sum, device) for _ in range(rounds))
+class Bandwidth:
+    """Bytes a second at which memory is read: by a sum over far more than any cache holds."""
+
+    def __init__(self, device: torch.device):
+        self.block = torch.ones(2**27, dtype=torch.float32, device=device)
+
+    def __call__(self) -> float:
+        """As it is now, the best of three."""
+        return self.block.nbytes / min(seconds(self.block.sum, self.block.device) for _ in range(3))
 
 
 def step_bytes(model: JanusModel, count: int, context: int) -> int:
@@ -125,9 +130,18 @@ def prompt_of(length: int) -> list[int]:
 
 
 def decode_step(
-    engines: Sequence[Engine], model: JanusModel, count: int, context: int, steps: int, rounds: int, bandwidth: float
+    engines: Sequence[Engine],
+    model: JanusModel,
+    count: int,
+    context: int,
+    steps: int,
+    rounds: int,
+    bandwidth: Bandwidth,
 ) -> Row:
-    """Milliseconds of a decode step at `context` tokens, over the `steps` that follow the prefill."""
+    """Milliseconds of a decode step at `context` tokens, over the `steps` that follow the prefill.
+
+    The floor takes its turn among the engines.
+    """
     device = next(model.parameters()).device
     prompt = prompt_of(context)
 
@@ -138,12 +152,14 @@ def decode_step(
             return ((clock.now() - clock.first) / steps * 1e3,)
 
     row = Row(f"step, N={count}, context {context}", "ms")
-    alternate({e.name: lambda e=e: figure(e) for e in engines}, [row], rounds)
-    row.floor = step_bytes(model, count, context) / bandwidth * 1e3
+    calls: dict[str, Callable[[], tuple[float, ...]]] = {e.name: lambda e=e: figure(e) for e in engines}
+    calls["floor"] = lambda: (step_bytes(model, count, context) / bandwidth() * 1e3,)
+    alternate(calls, [row], rounds)
+    row.floor = row.values.pop("floor")
     return row
 
 
-def whole_picture(engines: Sequence[Engine], model: JanusModel, count: int, bandwidth: float) -> Row:
+def whole_picture(engines: Sequence[Engine], model: JanusModel, count: int, bandwidth: Bandwidth) -> Row:
     """Seconds from a 24-token prompt to all codes of `count` pictures."""
     device = next(model.parameters()).device
     steps = model.config.grid[0] * model.config.grid[1]
@@ -155,7 +171,7 @@ def whole_picture(engines: Sequence[Engine], model: JanusModel, count: int, band
             engine.draw(prompt, steps, count, lambda: None)
 
     row.values = {e.name: seconds(lambda e=e: draw(e), device) for e in engines}
-    row.floor = sum(step_bytes(model, count, 24 + step) for step in range(steps)) / bandwidth
+    row.floor = sum(step_bytes(model, count, 24 + step) for step in range(steps)) / bandwidth()
     return row
 
 

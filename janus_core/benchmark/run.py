@@ -22,12 +22,12 @@ from .engines import Engine, Original, Ours, Transformers, transformers_twin
 from .jacobi import jacobi
 from .loading import loading
 from .measure import (
+    Bandwidth,
     Row,
     answering,
     decode_step,
     in_8_bits,
     random_model,
-    read_bandwidth,
     vq_decode,
     whole_picture,
 )
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     device, dtype = torch.device(args.device), DTYPES[args.dtype]
     published = args.model in PUBLISHED
     config = JanusConfig.preset(args.model) if published else find(args.model or DEFAULT_CHECKPOINT).config()
-    bandwidth = read_bandwidth(device)
+    bandwidth = Bandwidth(device)
     model = random_model(config, device, dtype)
     twin = transformers_twin(model)
     # What it opens from a file: only a picture head as wide as the model.
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
         "dtype": args.dtype,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "bandwidth_gb_s": round(bandwidth / 1e9, 1),
+        "bandwidth_gb_s": round(bandwidth() / 1e9, 1),
     }
     for measure in tqdm(measurements, unit="row", disable=None):
         found = measure()
@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def plan(
-    args: argparse.Namespace, engines: list[Engine], model: JanusModel, bandwidth: float
+    args: argparse.Namespace, engines: list[Engine], model: JanusModel, bandwidth: Bandwidth
 ) -> list[Callable[[], list[Row]]]:
     """The measurements in order, each a call that gives rows."""
     codes = model.config.grid[0] * model.config.grid[1]

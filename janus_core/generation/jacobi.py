@@ -47,7 +47,7 @@ def draw_codes_jacobi(
             right = drawn[:, :-1] == ids.gather(1, positions[:, :-1])
             accepted = 1 + right.long().cumprod(dim=1).sum(dim=1, keepdim=True)
         # What follows a wrong guess was looked at with it in view: the last logits without one have half a say there,
-        # and alone guess beyond. The noise is the one that will decide.
+        # and alone guess beyond. The noise is the one that will decide. Mixed in place: a copy would be counted memory.
         last = logits.gather(1, (accepted - 1)[..., None].expand(-1, -1, logits.shape[-1]))
         guessed = draw_tokens(logits.lerp_(last, 0.5), sampling, keys, positions)
         kept = torch.arange(positions.shape[1], device=device) < accepted

@@ -14,10 +14,12 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from .quantised import FEW_ROWS, QuantisedLinear
+from .quantised import QuantisedLinear
 
 # Layers below this many weights stay in the processor's cache, and gain nothing.
 LEAST = 2**21
+# Fewer rows than so many gain nothing in 8 bits.
+LEAST_ROWS = 3
 # Free memory must hold the copies so many times, to leave as much for the work and for others.
 ROOM = 2
 
@@ -68,7 +70,7 @@ def _packable(weight: Tensor, rows: int) -> bool:
         return False
     if weight.dtype == torch.int8:
         # Without VNNI the products of 8 bits saturate; older versions of torch cannot say.
-        return rows > FEW_ROWS and hasattr(torch.cpu, "_is_vnni_supported") and torch.cpu._is_vnni_supported()
+        return rows >= LEAST_ROWS and hasattr(torch.cpu, "_is_vnni_supported") and torch.cpu._is_vnni_supported()
     return weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and multiplies_bfloat16())
 
 

@@ -60,6 +60,26 @@ def test_8_bit_layers_keep_the_scale_of_each_part(tmp_path, dtype, converted):
     assert not torch.equal(*scales)
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "int8"])
+def test_a_converted_file_is_used_as_it_lies_its_packed_layers_too(tmp_path, dtype):
+    path = convert(TINY, tmp_path / "whole.safetensors", dtype)
+    tensors = load_model(find(path), dtype=dtype).language_model.model.layers.state_dict().values()
+    assert {tensor.untyped_storage().data_ptr() for tensor in tensors} == {
+        next(iter(tensors)).untyped_storage().data_ptr()
+    }
+    assert next(iter(tensors)).untyped_storage().nbytes() == path.stat().st_size
+
+
+def test_a_file_whose_tensors_lie_at_odd_addresses_loads(tmp_path):
+    path = convert(TINY, tmp_path / "even.safetensors", "fp32")
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    odd = tmp_path / "odd.safetensors"
+    odd.write_bytes((size + 1).to_bytes(8, "little") + content[8 : 8 + size] + b" " + content[8 + size :])
+    even, read = (load_model(find(file)).state_dict() for file in (path, odd))
+    assert all(torch.equal(tensor, read[key]) for key, tensor in even.items())
+
+
 @pytest.mark.parametrize("folder", ["tiny_deepseek", "tiny_transformers"])
 def test_what_training_writes_has_deepseeks_names_and_loads_again(tmp_path, folder):
     model = janus_core.load(DATA / folder).model
