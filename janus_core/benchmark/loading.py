@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint import ASSETS
+from ..convert import convert
+from ..pipeline import DEFAULT_CHECKPOINT
 from .measure import Row
 
 OURS = """
 from janus_core.checkpoint import find
 from janus_core.loading import load_model
-open_it = lambda: load_model(find({folder!r}), dtype={dtype})
+open_it = lambda: load_model(find({path!r}), dtype={dtype})
 """
 TRANSFORMERS = """
 from transformers import JanusForConditionalGeneration
-open_it = lambda: JanusForConditionalGeneration.from_pretrained({folder!r}, dtype={dtype})
+open_it = lambda: JanusForConditionalGeneration.from_pretrained({path!r}, dtype={dtype})
 """
-# VmHWM counts the file's mapped pages too, which the system takes back when it needs them.
+# Both map files, which are read as weights are used: all are, a byte of each page. VmHWM counts the mapped pages too,
+# which the system takes back when it needs them.
 MEASURE = """
 import sys, time, torch
 {prepare}
 start = time.perf_counter()
 model = open_it()
+for weight in model.parameters():
+    weight.detach().flatten().view(torch.uint8)[::4096].sum()
 print(time.perf_counter() - start)
 lines = open("/proc/self/status").read().splitlines()
 print(*(int(line.split()[1]) * 1024 for name in ("VmHWM", "RssAnon") for line in lines if line.startswith(name + ":")))
@@ -33,27 +40,37 @@ TYPES = {"bf16": "torch.bfloat16", "fp16": "torch.float16", "fp32": "torch.float
 
 
 def loading(twin: Any, dtype: str, rounds: int) -> list[Row]:
-    """Seconds (the best of `rounds`) and GB of opening the benchmark's weights as a file in the type it is written in. Linux only.
+    """Seconds (the best of `rounds`) and GB of opening the benchmark's weights, in the type they are written in. Linux only.
 
-    The floor of memory is the file's size.
+    Transformers opens its own file; ours the same, and what `convert` makes of it. The floor of memory is a file's size.
     """
     if not Path("/proc/self/status").exists():
         return []
-    seconds = Row("load", "s")
-    peak, own = Row("load: peak memory, mapped file included", "GB"), Row("load: memory of its own", "GB")
-    with tempfile.TemporaryDirectory() as folder:
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name, "theirs")
         twin.save_pretrained(folder)
-        size = sum(path.stat().st_size for path in Path(folder).glob("*.safetensors")) / 1e9
-        for name, prepare in (("transformers", TRANSFORMERS), ("ours", OURS)):
-            code = MEASURE.format(prepare=prepare.format(folder=folder, dtype=TYPES[dtype]))
-            found = [_figures(code) for _ in range(rounds)]
-            seconds.values[name] = min(times for times, _, _ in found)
-            peak.values[name], own.values[name] = (max(row[i] for row in found) / 1e9 for i in (1, 2))
-    peak.floor = own.floor = size
-    return [seconds, peak, own]
+        for path in (ASSETS / DEFAULT_CHECKPOINT).glob("*.json"):  # a tokenizer, which it has none of
+            if not (folder / path.name).exists():
+                shutil.copyfile(path, folder / path.name)
+        alone = convert(folder, Path(name, "ours.safetensors"), dtype)
+        size = sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 1e9
+        theirs = _best(TRANSFORMERS, folder, dtype, rounds)
+        for what, path in (("load", folder), ("load a converted file", alone)):
+            ours = _best(OURS, path, dtype, rounds)
+            units = (what, "s"), (f"{what}: peak memory, mapped file included", "GB"), (f"{what}: own memory", "GB")
+            for i, (title, unit) in enumerate(units):
+                rows.append(Row(title, unit, {"transformers": theirs[i], "ours": ours[i]}, size if i else None))
+    return rows
 
 
-def _figures(code: str) -> list[float]:
+def _best(prepare: str, path: Path, dtype: str, rounds: int) -> tuple[float, float, float]:
+    """The least seconds, and the most GB: peak, and own."""
+    code = MEASURE.format(prepare=prepare.format(path=str(path), dtype=TYPES[dtype]))
     root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603 (our own code)
-    return [float(word) for word in done.stdout.split()[-3:]]
+    found: list[list[float]] = []
+    for _ in range(rounds):
+        done = subprocess.run([sys.executable, "-c", code], cwd=root, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603 (our own code)
+        found.append([float(word) for word in done.stdout.split()[-3:]])
+    times, peaks, owns = zip(*found, strict=True)
+    return min(times), max(peaks) / 1e9, max(owns) / 1e9
