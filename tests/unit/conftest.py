@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import janus_core
 
@@ -57,3 +58,9 @@ def pictures() -> Callable[..., torch.Tensor]:
         return torch.rand(count, side, side, 3, generator=torch.Generator().manual_seed(seed))
 
     return make
+
+
+@pytest.fixture
+def state() -> dict[str, torch.Tensor]:
+    """The tiny checkpoint's tensors, as its file has them."""
+    return load_file(TINY / "model.safetensors")
