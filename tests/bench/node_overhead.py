@@ -1,9 +1,9 @@
 """Benchmark: the same picture through a real ComfyUI and through the core, in turns; what the node and its host add.
 
-    python tests/bench/node_overhead.py [--checkpoint DIR] [--dtype bf16] [--rounds 7]    (the venv of `make setup`)
+    python tests/bench/node_overhead.py [--checkpoint DIR] [--dtype bf16] [--rounds 7] [--preview-method auto]
 
-Both have the model loaded. ComfyUI's time is that between its messages that Janus Text-to-Image begins and that it has
-ended: progress messages are in it, saving the PNG is not.
+In the venv of `make setup`. Both have the model loaded. ComfyUI's time is that between its messages that Janus
+Text-to-Image begins and that it has ended: progress messages and previews are in it, saving the PNG is not.
 """
 
 from __future__ import annotations
@@ -43,12 +43,14 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, help="a Janus folder (default: the embedded one)")
     parser.add_argument("--dtype", default="fp32", choices=janus_core.precision.NAMES)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--preview-method", default="none", choices=("none", "auto", "latent2rgb", "taesd"))
     arguments = parser.parse_args()
     graph = shipped("text_to_image")
     load, draw = node_of(graph, "JanusLoader"), node_of(graph, "JanusTextToImage")
     graph[load]["inputs"]["dtype"] = arguments.dtype
     janus = janus_core.load(arguments.checkpoint or janus_core.DEFAULT_CHECKPOINT, dtype=arguments.dtype)
-    with tempfile.TemporaryDirectory() as base, ComfyServer(Path(base)) as server:
+    shown = ("--preview-method", arguments.preview_method)
+    with tempfile.TemporaryDirectory() as base, ComfyServer(Path(base), *shown) as server:
         if arguments.checkpoint:
             folder = Path(base, "models", "janus", "measured")
             folder.symlink_to(arguments.checkpoint.resolve(), target_is_directory=True)
