@@ -1,6 +1,7 @@
 """What a training run tells: one progress line with losses and ETA, a CSV of every figure, and its curves as a PNG."""
 
 import csv
+import math
 import sys
 import time
 from pathlib import Path
@@ -46,7 +47,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def draw_curves(source: Path, target: Path, size: tuple[int, int] = (720, 180)) -> None:
-    """One panel a column over the steps, with its first, lowest and last value written out."""
+    """One panel a column over the steps, on a logarithmic scale, with its first, lowest and last value written out."""
     rows = read_rows(source)
     columns = [c for c in rows[0] if c != "step"] if rows else []
     width, height = size
@@ -58,10 +59,11 @@ def draw_curves(source: Path, target: Path, size: tuple[int, int] = (720, 180)) 
             continue
         top = panel * height
         low, high = min(v for _, v in points), max(v for _, v in points)
+        scale = math.log if low > 0 else float  # a rate may end at 0
         first, last = points[0][0], points[-1][0]
         line = [
             (10 + (step - first) / max(last - first, 1) * (width - 20),
-             top + height - 15 - (value - low) / max(high - low, 1e-12) * (height - 45))
+             top + height - 15 - (scale(value) - scale(low)) / max(scale(high) - scale(low), 1e-12) * (height - 45))
             for step, value in points
         ]  # fmt: skip
         pen.line([(10, top + height - 15), (width - 10, top + height - 15)], fill="#bbbbbb")
