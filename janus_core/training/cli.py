@@ -131,7 +131,7 @@ class Job:
         return self.settings.get(phase, {}) | {name: value for name, value in flags.items() if value is not None}
 
     def train_eye(self, phase: str) -> None:
-        """Train the VQ tokenizer, or the mini's SigLIP, to `training/<phase>.safetensors`."""
+        """Train the VQ tokenizer, or the mini's SigLIP, to `training/<phase>.safetensors`; with --checkpoint its own."""
         flags = self._flags(phase) | {"seed": self.args.seed}
         recipe_type = VQRecipe if phase == "vq" else SigLIPRecipe
         try:
@@ -139,10 +139,15 @@ class Job:
         except TypeError as error:
             raise InputError(f"A setting given for {phase} is none of its own ({error}).") from error
         dtype = DTYPES[self.args.autocast]
+        model = self._start().float() if self.args.checkpoint else None
         if isinstance(recipe, VQRecipe):
-            train_vq(self.config.vq, recipe, self._pictures(), self.states, self.args.device, dtype)
+            start = model.gen_vision_model if model else None
+            train_vq(self.config.vq, recipe, self._pictures(), self.states, self.args.device, dtype, start)
         else:
-            train_siglip(self.config.vision, recipe, self.states, self.args.device)
+            start = model.vision_model if model else None
+            train_siglip(self.config.vision, recipe, self.states, self.args.device, start)
+        if model:
+            save_weights(model, self.out, DTYPES[self.args.dtype])
 
     def _pictures(self) -> Any:
         if self.args.data:

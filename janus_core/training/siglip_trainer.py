@@ -53,13 +53,19 @@ def labels_of(scene: Scene) -> np.ndarray:
     return cells.reshape(-1, 3, 3).repeat(2, 1).repeat(2, 2).reshape(len(QUESTIONS), -1)
 
 
-def train_siglip(config: VisionConfig, recipe: SigLIPRecipe, folder: Path, device: str = "cpu") -> VisionModel:
-    """Train an encoder for the mini's world; leaves `siglip.safetensors`, `siglip.csv` and `siglip.png` in `folder`."""
+def train_siglip(
+    config: VisionConfig, recipe: SigLIPRecipe, folder: Path, device: str = "cpu", start: VisionModel | None = None
+) -> VisionModel:
+    """Train an encoder for the mini's world, from nothing or on from `start`.
+
+    Leaves `siglip.safetensors`, `siglip.csv` and `siglip.png` in `folder`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
-    model = VisionModel(config, nn, {}).to(device)
-    nn.init.normal_(model.vision_tower.pos_embed, std=0.2)
+    model = (start or VisionModel(config, nn, {})).requires_grad_(True).to(device)
+    if start is None:
+        nn.init.normal_(model.vision_tower.pos_embed, std=0.2)
     namer = nn.Linear(config.width, sum(len(options) for options in QUESTIONS.values())).to(device)
     trained = [*model.parameters(), *namer.parameters()]
     optimizer = torch.optim.AdamW(trained, betas=(0.9, 0.95), weight_decay=0.0)

@@ -4,6 +4,8 @@ The codes start as k-means of raw picture patches, seen along their principal ax
 centre, which the encoder learns to name (cross-entropy over the codebook) while the decoder learns to draw it. From
 then on the encoder chooses for itself. Reconstruction reaches the codebook directly and the encoder straight through
 the choice (van den Oord et al. 2017); a code that nothing chooses is moved onto a vector that no code stands for well.
+
+A tokenizer that a transformer has learned to speak through must keep its codes: there the decoder alone learns on.
 """
 
 import math
@@ -97,15 +99,32 @@ def reconstruction_loss(drawn: Tensor, pixels: Tensor, edges: float) -> Tensor:
 
 
 class VQTrainer:
-    """The tokenizer, its optimiser and its place in the run; `step` does one step on pixels [N, 3, H, W] in -1..1."""
+    """The tokenizer, its optimiser and its place in the run; `step` does one step on pixels [N, 3, H, W] in -1..1.
 
-    def __init__(self, config: VQConfig, recipe: VQRecipe, device: str = "cpu", dtype: torch.dtype = torch.bfloat16):
+    Of a trained tokenizer `start` only the decoder learns.
+    """
+
+    def __init__(
+        self,
+        config: VQConfig,
+        recipe: VQRecipe,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.bfloat16,
+        start: VQModel | None = None,
+    ):
         torch.manual_seed(recipe.seed)
         self.recipe, self.device, self.dtype, self.side = recipe, torch.device(device), dtype, config.downsampling
-        self.model = VQModel(config, nn, {}).to(device)
-        codebook = self.model.quantize.embedding.weight
-        codebook.data = F.normalize(codebook.data, dim=-1)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), betas=(0.9, 0.95), weight_decay=0.0)
+        self.keeps_codes = start is not None
+        self.model = (start or VQModel(config, nn, {})).to(device)
+        if self.keeps_codes:
+            self.model.requires_grad_(False)
+            self.model.post_quant_conv.requires_grad_(True)
+            self.model.decoder.requires_grad_(True)
+        else:
+            codebook = self.model.quantize.embedding.weight
+            codebook.data = F.normalize(codebook.data, dim=-1)
+        trained = [weight for weight in self.model.parameters() if weight.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, betas=(0.9, 0.95), weight_decay=0.0)
         self.rng = np.random.default_rng(recipe.seed)
         self.generator = torch.Generator().manual_seed(recipe.seed)
         self.last_chosen = torch.zeros(config.codebook_size, dtype=torch.long)
@@ -152,7 +171,8 @@ class VQTrainer:
         self.optimizer.step()
         self.steps_done += 1
         self.last_chosen[chosen.cpu()] = self.steps_done
-        revived = self._revive(vectors.detach(), code.detach()) if self.steps_done > recipe.seeded_steps else 0
+        revives = self.steps_done > recipe.seeded_steps and not self.keeps_codes
+        revived = self._revive(vectors.detach(), code.detach()) if revives else 0
         error = F.mse_loss(drawn.detach().clamp(-1, 1), pixels).item() / 4
         named = (chosen == ids).float().mean().item()
         figures: dict[str, float] = {
@@ -200,16 +220,18 @@ def train_vq(
     folder: Path,
     device: str = "cpu",
     dtype: torch.dtype = torch.bfloat16,
+    start: VQModel | None = None,
 ) -> VQModel:
     """Train a tokenizer on `pictures(rng, count)`: uint8 [count, H, W, 3], sides multiples of the downsampling.
 
-    Goes on from `folder/vq_state.pt` where there is one; leaves `vq.safetensors`, `vq.csv` and `vq.png` in `folder`.
+    Of a trained one, `start`, only the decoder learns: its codes stay. Goes on from `folder/vq_state.pt` where there is
+    one; leaves `vq.safetensors`, `vq.csv` and `vq.png` in `folder`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    trainer, state = VQTrainer(config, recipe, device, dtype), folder / "vq_state.pt"
+    trainer, state = VQTrainer(config, recipe, device, dtype, start), folder / "vq_state.pt"
     if state.exists():
         trainer.resume(state)
-    else:
+    elif start is None:
         trainer.seed(to_pixels(pictures(trainer.rng, recipe.seed_pictures)))
         trainer.save(state)
     log = RunLog(folder, "vq", ("loss", "psnr", "commitment", "named", "revived"), trainer.steps_done)

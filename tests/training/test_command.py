@@ -58,6 +58,25 @@ def test_fine_tuning_on_a_users_folder_leaves_a_folder_that_loads(tiny_folder: P
     assert digest(janus_core.load(out).model) == digest(after.model), "a finished run changes nothing"
 
 
+def test_a_checkpoints_tokenizer_learns_to_draw_its_codes_better_and_keeps_them(tiny_folder: Path, tmp_path: Path):
+    out = tmp_path / "drawn"
+    command("vq", "--checkpoint", str(tiny_folder), "--out", str(out), "--steps", "2", "--batch", "1")
+    before, after = janus_core.load(tiny_folder), janus_core.load(out)
+    pictures = torch.from_numpy(cli.world_pictures(np.random.default_rng(1), 2)).float() / 255
+    codes = before.encode(pictures)
+    assert torch.equal(after.encode(pictures).ids, codes.ids)
+    assert not torch.equal(after.decode(codes), before.decode(codes))
+    assert digest(before.model.language_model) == digest(after.model.language_model)
+
+
+def test_a_checkpoints_eye_goes_on_learning(tiny_folder: Path, tmp_path: Path):
+    out = tmp_path / "seeing"
+    command("siglip", "--checkpoint", str(tiny_folder), "--out", str(out), "--steps", "1", "--learning-rate", "1e-5")
+    eyes = [janus_core.load(folder).model.vision_model.state_dict() for folder in (tiny_folder, out)]
+    change = max(float((after - before).abs().max()) for before, after in zip(*(e.values() for e in eyes), strict=True))
+    assert 0 < change < 1e-4
+
+
 def test_a_user_folder_gives_every_kind_of_sample(data: Path, processor):
     sources = read_folder(data, processor)
     assert set(sources) == {"generation", "understanding", "text"}
