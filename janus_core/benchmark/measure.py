@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -193,16 +194,16 @@ def answering(engines: Sequence[Engine], model: JanusModel, words: int, rounds: 
     return [first, rate]
 
 
-def vq_decode(model: JanusModel, count: int, rounds: int) -> Row:
-    """Seconds to turn the codes of `count` pictures into pixels."""
+def vq_decode(model: JanusModel, twin: Any, rounds: int) -> Row:
+    """Seconds to turn the codes of one picture into pixels; `twin` is transformers' Janus of the same weights."""
     device = next(model.parameters()).device
     h, w = model.config.grid
     ids = torch.zeros(1, h * w, dtype=torch.long, device=device)
-
-    @torch.no_grad()
-    def decode() -> list[Tensor]:
-        return [model.gen_vision_model.decode(ids, (h, w)) for _ in range(count)]
-
-    row = Row(f"VQ decode, N={count}", "s")
-    alternate({"ours": lambda: (seconds(decode, device),)}, [row], rounds)
+    decoders: dict[str, Callable[[], Tensor]] = {
+        "transformers": lambda: twin.decode_image_tokens(ids),
+        "ours": lambda: model.gen_vision_model.decode(ids, (h, w)),
+    }
+    row = Row("VQ decode, N=1", "s")
+    with torch.no_grad():
+        alternate({name: lambda d=decode: (seconds(d, device),) for name, decode in decoders.items()}, [row], rounds)
     return row

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
         engines.append(Ours(in_8_bits(model), device, "ours int8"))
 
     rows: list[Row] = []
-    measurements = plan(args, engines, model, bandwidth)
+    measurements = plan(args, engines, model, twin, bandwidth)
     measurements += [
         lambda: loading(opened, args.dtype, 1 if args.quick else 3),
         lambda: jacobi(device, 4 if args.quick else 16),
@@ -91,7 +92,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def plan(
-    args: argparse.Namespace, engines: list[Engine], model: JanusModel, bandwidth: Bandwidth
+    args: argparse.Namespace, engines: list[Engine], model: JanusModel, twin: Any, bandwidth: Bandwidth
 ) -> list[Callable[[], list[Row]]]:
     """The measurements in order, each a call that gives rows."""
     codes = model.config.grid[0] * model.config.grid[1]
@@ -106,7 +107,7 @@ def plan(
     if args.whole:
         work += [lambda n=n: [whole_picture(engines, model, n, bandwidth)] for n in counts]
     work.append(lambda: answering(engines, model, 6 if args.quick else 24, 1 if args.quick else 3))
-    work.append(lambda: [vq_decode(model, 1, rounds)])
+    work.append(lambda: [vq_decode(model, twin, rounds)])
     return work
 
 

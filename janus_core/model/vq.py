@@ -192,5 +192,6 @@ class VQModel(nn.Module):
 
     def decode(self, ids: Tensor, grid: tuple[int, int]) -> Tensor:
         """ids long [B, h * w] and grid (h, w) -> pixels [B, 3, H, W], about -1..1 and not clipped."""
+        # Channels lie innermost here, and every layer keeps them so: convolutions are faster that way.
         codes = self.quantize.lookup(ids).unflatten(1, grid).permute(0, 3, 1, 2)
         return self.decoder(self.post_quant_conv(codes))

@@ -24,6 +24,10 @@ def test_the_peers_run_on_the_very_weights_of_ours(model):
     embeds = model.embed_text(torch.tensor([prompt_of(20)]))
     theirs = twin.model.language_model(inputs_embeds=embeds).last_hidden_state
     torch.testing.assert_close(model.language_model.model(embeds), theirs, atol=1e-4, rtol=0)
+    h, w = model.config.grid
+    ids = torch.arange(h * w)[None]
+    drawn = model.gen_vision_model.decode(ids, (h, w)).permute(0, 2, 3, 1)
+    torch.testing.assert_close(drawn, twin.decode_image_tokens(ids), atol=1e-4, rtol=1e-4)
 
 
 def test_the_originals_loop_draws_codes_of_the_codebook(model):
@@ -75,6 +79,7 @@ def test_bench_prints_a_table_and_writes_the_same_figures_as_json(tmp_path, caps
     assert set(step["values"]) == {"original loop", "transformers", "ours"}
     assert min(step["values"].values()) > 0 and step["floor"] > 0
     named = {(row["what"], row["unit"]): row for row in rows}
+    assert set(named["VQ decode, N=1", "s"]["values"]) == {"transformers", "ours"}
     for what in ("load", "load a converted file"):
         load, peak = named[what, "s"], named[f"{what}: peak memory, mapped file included", "GB"]
         assert min(load["values"].values()) > 0 and min(peak["values"].values()) > peak["floor"] > 0

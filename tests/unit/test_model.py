@@ -70,6 +70,18 @@ def test_a_copied_cache_goes_on_as_its_prefix_would(janus64):
     torch.testing.assert_close(after, llama(embeds)[:, -1:].repeat_interleave(3, dim=0))
 
 
+def test_every_convolution_of_the_decoder_has_its_channels_innermost(janus):
+    seen = []
+    vq = janus.model.gen_vision_model
+    convolutions = [layer for layer in vq.decoder.modules() if isinstance(layer, torch.nn.Conv2d)]
+    hooks = [layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for layer in convolutions]
+    vq.decode(torch.zeros(1, 36, dtype=torch.long), (6, 6))
+    for hook in hooks:
+        hook.remove()
+    assert len(seen) == len(convolutions)
+    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in seen)
+
+
 def test_loading_imports_no_compiler():
     code = (
         "import sys, janus_core; janus_core.load(); print([m for m in sys.modules if m in ('sympy', 'torch._dynamo')])"
