@@ -114,9 +114,6 @@ class HostedJanus:
     """
 
     def __init__(self, janus: Janus, precision: Precision, load_device: torch.device, offload_device: torch.device):
-        patcher = comfy.model_patcher.ModelPatcher
-        if precision.small is None:  # hosts with dynamic VRAM have a patcher of their own, which knows no scales
-            patcher = getattr(comfy.model_patcher, "CoreModelPatcher", patcher)
         janus.plain = is_plain
         janus.graphs = not getattr(comfy.cli_args.args, "disable_cuda_graphs", False)  # newer hosts have the flag
         self._janus = janus
@@ -125,8 +122,11 @@ class HostedJanus:
         self._base: HostedJanus | None = None
         self._patchers = {}
         for part in PARTS:
-            module = _part(janus.model, part)
-            self._patchers[part] = patcher(module, load_device=load_device, offload_device=offload_device)
+            # Not the CoreModelPatcher of hosts with dynamic VRAM: it leaves weights in system memory and fetches them at
+            # each use, hundreds of times a picture and in no CUDA graph, and knows nothing of 8-bit weights' scales.
+            self._patchers[part] = comfy.model_patcher.ModelPatcher(
+                _part(janus.model, part), load_device=load_device, offload_device=offload_device
+            )
 
     def to_draw(self, prompt: str, pictures: int, cfg_weight: float, window: int = 1) -> Janus:
         """The model, made ready to draw `pictures` at once, `window` codes a step. Raises InputError for a bad prompt."""
@@ -234,8 +234,8 @@ def _auto(checkpoint: str | Path, device: torch.device, stamps: object) -> Preci
         return Precision(compute)
     memory = comfy.model_management.get_free_memory(device) - comfy.model_management.extra_reserved_memory()
     if device.type not in ("cpu", "mps"):  # there ComfyUI gives back what its models hold
-        held = (model for model in comfy.model_management.loaded_models() if model.load_device == device)
-        memory += sum(model.loaded_size() for model in held)
+        models = comfy.model_management.loaded_models()  # None for one that is gone
+        memory += sum(model.loaded_size() for model in models if model is not None and model.load_device == device)
     precision = fitting_precision(source.config(), compute, source.dtype, memory)
     logging.getLogger(__name__).info(
         f"Janus: dtype auto is {precision.name} for {checkpoint}, as {device} has {memory / 1e9:.1f} GB for it"

@@ -18,9 +18,11 @@ class Operations(comfy.ops.disable_weight_init):
     """ComfyUI's layers, each made with its weights: newer versions leave them out of layers that load as usual."""
 
     class Linear(comfy.ops.disable_weight_init.Linear):
+        __init__ = nn.Linear.__init__
         _load_from_state_dict = nn.Module._load_from_state_dict
 
     class Embedding(comfy.ops.disable_weight_init.Embedding):
+        __init__ = nn.Embedding.__init__
         _load_from_state_dict = nn.Module._load_from_state_dict
 
 

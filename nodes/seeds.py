@@ -32,6 +32,8 @@ def note_seeds(request: dict[str, Any]) -> dict[str, Any]:
     """
     noted = {}
     for number, node in request.get("prompt", {}).items():
+        if not isinstance(node, dict):  # the server will say so
+            continue
         seed, count = (node.get("inputs", {}).get(name) for name in ("seed", "batch_size"))
         if node.get("class_type") == "JanusTextToImage" and isinstance(seed, int) and isinstance(count, int):
             noted[number] = [seed_of(seed, i) for i in range(min(count, MOST))]

@@ -1,13 +1,17 @@
 """Drawing on a CUDA device: the whole decode step as one CUDA graph, since starting its kernels takes longer than they do.
 
 A graph runs the same kernels on the same memory each time, so a step here has fixed shapes, and what changes from step
-to step lies in tensors. Attention looks at a whole bucket of slots under a mask; each bucket has a graph of its own.
+to step lies in tensors made before the first: in a graph's own memory nothing stays, whatever allocator serves it.
+Attention looks at a whole bucket of slots under a mask; each bucket has a graph of its own.
 Graphs live no longer than the call: afterwards a host may move the weights, or change them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -23,7 +27,7 @@ BUCKET = 64
 class FixedStep:
     """The state of a drawing, and the step that moves it on by one code of every picture."""
 
-    def __init__(self, model: JanusModel, drawing: Drawing, device: torch.device | str):
+    def __init__(self, model: JanusModel, drawing: Drawing, device: torch.device):
         self.model, self.drawing = model, drawing
         self.start = len(drawing.prompt)
         self.capacity = self.start + drawing.steps - 1
@@ -35,6 +39,7 @@ class FixedStep:
         self.last = torch.zeros(
             drawing.count, 1, dtype=torch.long, device=device
         )  # the last code drawn, of each picture
+        self.places = self.cache.slots = torch.empty(len(hidden), 1, dtype=torch.long, device=device)
         self.logits = picture_logits(model, hidden, drawing.cfg_weight)[:, None]
         check_finite(self.logits)
         self._draw()
@@ -46,11 +51,11 @@ class FixedStep:
     def __call__(self, bucket: int) -> None:
         """Draw one more code, looking at the cache's first `bucket` slots. Nothing waits for the device."""
         copies = len(self.drawing.prefixes)
-        places = self.cache.slots = (self.last + self.start).repeat(copies, 1)
-        mask = self.slots[:bucket] <= places[:, None, :, None]
+        self.places.copy_((self.last + self.start).repeat(copies, 1))
+        mask = self.slots[:bucket] <= self.places[:, None, :, None]
         embeds = self.model.embed_codes(self.ids.gather(1, self.last)).repeat(copies, 1, 1)
-        hidden = self.model.language_model.model(embeds, places, mask, self.cache)
-        self.logits = picture_logits(self.model, hidden, self.drawing.cfg_weight)
+        hidden = self.model.language_model.model(embeds, self.places, mask, self.cache)
+        self.logits.copy_(picture_logits(self.model, hidden, self.drawing.cfg_weight))
         self.last.add_(1)
         self._draw()
 
@@ -66,47 +71,72 @@ def draw_codes_graphed(
 
     Without CUDA all steps run as they are. The device is waited for once a row of the picture.
     """
-    on_cuda = torch.device(device).type == "cuda"
+    device = torch.device(device)
     row = model.config.grid[1]
-    step = FixedStep(model, drawing, device)
-    pool = torch.cuda.graph_pool_handle() if on_cuda else None
-    graphs: dict[int, torch.cuda.CUDAGraph] = {}
+    graphs: dict[int, torch.cuda.CUDAGraph | None] = {}
     seen = 0  # the bucket that has been run, and so warmed up
-    try:
+    with _aside(device) as stream:
+        pool = torch.cuda.graph_pool_handle() if stream else None
+        step = FixedStep(model, drawing, device)
         for drawn in range(1, drawing.steps + 1):
             if progress is not None:
-                if on_cuda and drawn % row == 0:
-                    torch.cuda.current_stream(device).synchronize()
+                if stream and drawn % row == 0:
+                    stream.synchronize()
                 progress(drawn, drawing.steps, step.ids[:, :drawn])
             if drawn == drawing.steps:
                 break
             bucket = step.bucket(drawn)
-            if bucket == seen and on_cuda:
-                if bucket not in graphs:
-                    graphs[bucket] = capture(lambda end=bucket: step(end), device, pool)
-                graphs[bucket].replay()
+            if bucket == seen and stream and bucket not in graphs:
+                graphs[bucket] = _capture(lambda end=bucket: step(end), pool)
+            if recorded := graphs.get(bucket):
+                recorded.replay()
             else:
                 step(bucket)
             seen = bucket
         check_finite(step.logits)
-        return step.ids
+    return step.ids
+
+
+@lru_cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
+@contextmanager
+def _aside(device: torch.device) -> Iterator[torch.cuda.Stream | None]:
+    """On a CUDA device, work on a stream of our own, since the usual one cannot be recorded; None elsewhere.
+
+    It is always the same one, so that what libraries keep for a stream is made outside of any graph. At the end it is
+    waited for: a graph must not go while it runs.
+    """
+    if device.type != "cuda":
+        yield None
+        return
+    stream = _side_stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    try:
+        with torch.cuda.stream(stream):
+            yield stream
     finally:
-        if on_cuda:  # a graph must not go while it runs
-            torch.cuda.current_stream(device).synchronize()
+        stream.synchronize()
 
 
-def capture(step: Callable[[], None], device: torch.device | str, pool: Any) -> torch.cuda.CUDAGraph:
-    """Record a call's kernels, which do not run meanwhile. Other threads may go on using the device."""
+def _capture(step: Callable[[], None], pool: Any) -> torch.cuda.CUDAGraph | None:
+    """Record a call's kernels on the current stream; they do not run. Other threads may go on using the device.
+
+    None where the device or its driver will not be recorded, which the log tells: all steps then run as they are.
+    """
+    torch.cuda.synchronize()  # what a host moves about is then done with
     graph = torch.cuda.CUDAGraph()
-    stream, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)
-    side.wait_stream(stream)
-    with torch.cuda.stream(side):
+    try:
         graph.capture_begin(pool, capture_error_mode="thread_local")
         try:
             step()
         finally:
             graph.capture_end()
-    stream.wait_stream(side)
+    except RuntimeError as error:
+        logging.getLogger(__name__).warning(f"Janus draws without CUDA graphs, and so more slowly: {error}")
+        return None
     return graph
 
 
