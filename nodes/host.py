@@ -88,6 +88,8 @@ def lora_path(name: str) -> Path:
 
 def _compute_dtype(device: torch.device) -> torch.dtype:
     """The smallest type that the device computes well in."""
+    if device.type == "cpu":  # where ComfyUI knows only float32
+        return torch.bfloat16 if multiplies_bfloat16() else torch.float32
     if comfy.model_management.should_use_bf16(device):
         return torch.bfloat16
     return torch.float16 if comfy.model_management.should_use_fp16(device) else torch.float32
@@ -214,8 +216,6 @@ def load_janus(checkpoint: str | Path, choice: str = "auto") -> HostedJanus:
         precision = _auto(checkpoint, device, stamps)
     else:
         precision = Precision.of(choice, _compute_dtype(device) if choice in SMALL else None)
-    if precision.small and device.type == "cpu" and multiplies_bfloat16():
-        precision = Precision(torch.bfloat16, precision.small)  # what a CPU's kernels for 8-bit weights take
     precision.check(device)
     hosted = _loaded.get((stamps, precision))
     if hosted is None:

@@ -43,6 +43,7 @@ class VQRecipe:
     commitment: float = 0.25
     naming: float = 0.1  # weight of the cross-entropy while seeded
     edges: float = 0.5  # weight of the L1 between neighbouring pixels' differences
+    worst: float = 0.2  # weight of the L1 over each picture's worst 4x4 pixels, for specks that a mean forgives
     dead_after: int = 400  # steps without being chosen
     seed: int = 0
     save_every: int = 200
@@ -90,9 +91,11 @@ def nearest_centre(patches: Tensor, centres: Tensor) -> Tensor:
     return (patches @ centres.T - centres.square().sum(-1) / 2).argmax(-1)
 
 
-def reconstruction_loss(drawn: Tensor, pixels: Tensor, edges: float) -> Tensor:
-    """L1 + L2 + `edges` times the L1 of the differences between neighbouring pixels."""
-    loss = F.l1_loss(drawn, pixels) + F.mse_loss(drawn, pixels)
+def reconstruction_loss(drawn: Tensor, pixels: Tensor, edges: float, worst: float) -> Tensor:
+    """L1 + L2 + `edges` times the L1 of neighbouring pixels' differences + `worst` times that of the worst 4x4 pixels."""
+    errors = (drawn - pixels).abs()
+    loss = errors.mean() + errors.square().mean()
+    loss = loss + worst * F.avg_pool2d(errors.mean(1, keepdim=True), 4).flatten(1).amax(1).mean()
     for dim in (2, 3):
         loss = loss + edges * F.l1_loss(drawn.diff(dim=dim), pixels.diff(dim=dim))
     return loss
@@ -163,7 +166,7 @@ class VQTrainer:
         with autocast:
             drawn = self.model.decoder(self.model.post_quant_conv(passed))
         drawn = drawn.float()
-        loss = reconstruction_loss(drawn, pixels, recipe.edges)
+        loss = reconstruction_loss(drawn, pixels, recipe.edges, recipe.worst)
         total = loss + recipe.commitment * commitment + recipe.naming * naming
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()

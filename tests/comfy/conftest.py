@@ -61,5 +61,6 @@ def describing() -> Graph:
 
 
 def with_checkpoint(graph: Graph, name: str) -> Graph:
-    graph[node_of(graph, "JanusLoader")]["inputs"]["checkpoint"] = name
+    """In float32, in which a batch and the core give the very same; what auto is depends on the machine."""
+    graph[node_of(graph, "JanusLoader")]["inputs"] |= {"checkpoint": name, "dtype": "fp32"}
     return graph

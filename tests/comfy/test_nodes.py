@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from comfy_server import PACK, ComfyServer, Graph, node_of, shipped
 
+from janus_core.model.prepack import multiplies_bfloat16
+
 TINY = PACK / "tests" / "data" / "tiny_deepseek"
 NODES = {
     "JanusLoader": "Load Janus",
@@ -125,5 +127,7 @@ def test_only_the_parts_that_are_used_are_asked_for(server: ComfyServer, name: s
 def test_the_log_says_what_dtype_auto_is(server: ComfyServer, drawing: Graph) -> None:
     server.forget()
     seen = len(server.log.read_text())
+    drawing[node_of(drawing, "JanusLoader")]["inputs"]["dtype"] = "auto"
     assert server.run(drawing).end == "execution_success"
-    assert re.search(r"dtype auto is fp32 for .*tiny, as cpu has \d+\.\d GB", server.log.read_text()[seen:])
+    best = "bf16" if multiplies_bfloat16() else "fp32"
+    assert re.search(rf"dtype auto is {best} for .*tiny, as cpu has \d+\.\d GB", server.log.read_text()[seen:])
