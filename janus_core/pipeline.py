@@ -26,7 +26,7 @@ from .tokens import ImageTokens, fingerprint
 
 DEFAULT_CHECKPOINT = "janus-mini"
 SAMPLERS = ("sequential", "jacobi")
-DEFAULT_SHA256 = "f41cade562ec07b02d02bbeb9071fd8c00f56d31dac597f1005fdf3d66d07d00"  # of its model.safetensors
+DEFAULT_SHA256 = "5d7092d237b8bc2179b9c9c569ae546df88b64e30e4cb70c0ffc42daec159943"  # of its model.safetensors
 Pictures = Tensor | list[Tensor]
 
 

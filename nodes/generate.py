@@ -53,7 +53,7 @@ class JanusTextToImage(io.ComfyNode):
                     default=5.0,
                     min=1.0,
                     max=30.0,
-                    step=0.1,
+                    step=0.05,
                     tooltip="How strictly to follow the prompt. 1 is loose and fastest, 5 is usual, much more looks "
                     "harsh.",
                 ),

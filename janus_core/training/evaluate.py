@@ -243,5 +243,6 @@ def run(args: argparse.Namespace, janus: Janus) -> dict:
         (out / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         (out / "scores.md").write_text(markdown(report) + "\n", encoding="utf-8")
     if args.sheet:
-        contact_sheet(janus, float(report.get("best_cfg", args.cfg[0])), args.cfg).save(args.sheet)
+        best = float(report.get("best_cfg", args.cfg[0]))
+        contact_sheet(janus, best, args.cfg, args.temperature).save(args.sheet)
     return report

@@ -21,10 +21,10 @@ SWEPT = "a yellow cross and a blue circle"
 SEEDS, GAP, WORDS = 6, 6, 300
 
 
-def contact_sheet(janus: Janus, cfg_weight: float, cfg_weights: list[float]) -> Image.Image:
+def contact_sheet(janus: Janus, cfg_weight: float, cfg_weights: list[float], temperature: float) -> Image.Image:
     """PROMPTS at `cfg_weight`, a row each, seeds 0 to 5; below, SWEPT with seed 0 at each of `cfg_weights`."""
-    rows = [(text, _pictures(janus, text, SEEDS, cfg_weight)) for text in PROMPTS]
-    swept = [picture for weight in cfg_weights for picture in _pictures(janus, SWEPT, 1, weight)]
+    rows = [(text, _pictures(janus, text, SEEDS, cfg_weight, temperature)) for text in PROMPTS]
+    swept = [picture for weight in cfg_weights for picture in _pictures(janus, SWEPT, 1, weight, temperature)]
     rows.append((f"{SWEPT}\nseed 0, CFG weight {', '.join(f'{w:g}' for w in cfg_weights)}", swept))
     step = rows[0][1][0].width + GAP
     columns = max(SEEDS, len(cfg_weights))
@@ -38,6 +38,6 @@ def contact_sheet(janus: Janus, cfg_weight: float, cfg_weights: list[float]) -> 
     return sheet
 
 
-def _pictures(janus: Janus, prompt: str, count: int, cfg_weight: float) -> list[Image.Image]:
-    drawn = janus.decode(janus.generate(prompt, count, 0, cfg_weight))
+def _pictures(janus: Janus, prompt: str, count: int, cfg_weight: float, temperature: float) -> list[Image.Image]:
+    drawn = janus.decode(janus.generate(prompt, count, 0, cfg_weight, temperature))
     return [Image.fromarray(picture.numpy()) for picture in (drawn * 255).round().to(torch.uint8).cpu()]

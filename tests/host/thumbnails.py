@@ -23,8 +23,8 @@ class Painter:
     def __init__(self) -> None:
         self.janus = janus_core.load(device="cpu", dtype=torch.float32)
 
-    def tokens(self, prompt: str, seed: int, cfg: float = 1.5) -> janus_core.ImageTokens:
-        return self.janus.generate(prompt, seed=seed, cfg_weight=cfg)
+    def tokens(self, prompt: str, seed: int, cfg: float = 1.75, temperature: float = 0.8) -> janus_core.ImageTokens:
+        return self.janus.generate(prompt, seed=seed, cfg_weight=cfg, temperature=temperature)
 
     def picture(self, tokens: janus_core.ImageTokens) -> Image.Image:
         """One picture in its own size."""
@@ -34,7 +34,7 @@ class Painter:
         """The picture that a shipped workflow draws first."""
         graph = shipped(name)
         inputs = graph[node_of(graph, "JanusTextToImage")]["inputs"]
-        return self.tokens(inputs["prompt"], inputs["seed"], inputs["cfg"])
+        return self.tokens(inputs["prompt"], inputs["seed"], inputs["cfg"], inputs["temperature"])
 
     def conversation(self, picture: Image.Image, messages: list[str]) -> list[str]:
         """Messages about a picture, each followed by its answer."""
