@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .judge import Request, Wanted, related
-from .world import BACKGROUNDS, CELL, COLOURS, PLACES, SHAPES, SIZES, Scene, Thing, is_held_out
+from .world import BACKGROUNDS, CELL, COLOURS, PLACES, SHAPES, SIZES, Scene, Thing
 
 NUMBERS = ("zero", "one", "two", "three", "four")
 ORDINALS = ("first", "second")
@@ -69,27 +69,19 @@ def relations_in_order(first: Thing, second: Thing) -> list[str]:
     return [word for word in FORWARDS if related(word, a, b)] + [word for word in BACKWARDS if related(word, b, a)]
 
 
-def has_only_size(thing: Thing) -> bool:
-    """Whether training shows this shape at this place in no other size."""
-    other = next(size for size in SIZES if size != thing.size)
-    return is_held_out(f"{other} {thing.shape}", PLACES[thing.cell])
-
-
 def drawing_prompt(scene: Scene, rng: np.random.Generator, simple: bool = False) -> tuple[str, Request]:
     """A prompt that is true of the scene, in one of many wordings, and what a picture must show to follow it.
 
     A `simple` prompt leaves little open, and so teaches most about what its words mean; one object alone goes without
-    its colour as often as not, so that size and place are learned by themselves too. Where the other size of a shape is
-    held out, the size is always said: else the shape and its place alone would come to mean this one. Objects are named
-    in reading order unless their places are named too: which of two is drawn first is then no toss-up, whose two
-    outcomes a model could only learn together.
+    its colour as often as not, so that size and place are learned by themselves too. Objects are named in reading
+    order unless their places are named too: which of two is drawn first is then no toss-up, whose two outcomes a
+    model could only learn together.
     """
     groups = groups_of(scene.things)
     shapes = [group[0].shape for group in groups]
     alone = len(scene.things) == 1
     say_colour = len(set(shapes)) < len(shapes) or rng.random() < (0.5 if alone else 0.95 if simple else 0.65)
-    say_size = any(has_only_size(thing) for thing in scene.things)
-    say_size = say_size or rng.random() < (0.8 if simple else 0.35 if say_colour else 0.7)
+    say_size = rng.random() < (0.8 if simple else 0.35 if say_colour else 0.7)
     single = all(len(group) == 1 for group in groups)
     related_pair = len(groups) == 2 and single and rng.random() < (0.15 if simple else 0.5)
     say_place = single and not related_pair and rng.random() < (0.8 if simple else 0.6 if alone else 0.35)

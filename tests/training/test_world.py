@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from janus_core.training.captions import QUESTION_KINDS, draw_groups, drawing_prompt, has_only_size, plain_text, told
+from janus_core.training.captions import QUESTION_KINDS, draw_groups, drawing_prompt, plain_text, told
 from janus_core.training.evaluate import CATEGORIES, all_prompts, choose_prompts
 from janus_core.training.mini import looks_of_patches, pairs_of_looks, start_from_looks
 from janus_core.training.vocabulary import UNKNOWN, build_tokenizer
@@ -119,18 +119,6 @@ def test_simple_scenes_hold_one_or_two_objects_and_their_prompts_say_more():
     scene = sample_scene(rng, (1,))
     lengths = [[len(drawing_prompt(scene, rng, simple)[0]) for _ in range(200)] for simple in (True, False)]
     assert np.mean(lengths[0]) > 1.2 * np.mean(lengths[1])
-
-
-@pytest.mark.parametrize("simple", [False, True])
-def test_a_size_that_a_place_never_shows_otherwise_is_always_said(simple: bool):
-    rng = np.random.default_rng(0)
-    found = 0
-    for _ in range(300):
-        scene = sample_scene(rng, draw_groups(rng, simple))
-        if any(has_only_size(thing) for thing in scene.things):
-            found += 1
-            assert all(wanted.size for wanted in drawing_prompt(scene, rng, simple)[1].things)
-    assert 20 < found < 280
 
 
 def test_a_run_eases_in_from_simple_scenes_to_the_whole_world(processor, sources):
