@@ -115,7 +115,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps")
     parser.add_argument("--against", default="bf16", choices=NAMES, help="the dtype that the others are compared with")
     parser.add_argument("--count", type=int, default=16, help="pictures for each prompt")
-    parser.add_argument("--cfg-weight", type=float, default=1.5, help="strength of the prompt; Janus-Pro's is 5")
+    parser.add_argument("--cfg-weight", type=float, default=1.75, help="strength of the prompt; Janus-Pro's is 5")
     parser.set_defaults(run=run)
 
 
