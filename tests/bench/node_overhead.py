@@ -18,6 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "host")]
 
+import torch
 from comfy_server import ComfyServer, Graph, Message, node_of, shipped
 
 import janus_core
@@ -32,7 +33,7 @@ def through_comfyui(server: ComfyServer, graph: Graph) -> float:
         if message["type"] == "executing" and (times or message["data"]["node"] == node):
             times.append(time.perf_counter())
 
-    run = server.run(graph, watch)
+    run = server.run(graph, watch, timeout=None)
     if run.end != "execution_success":
         sys.exit(f"The workflow failed: {run.error}")
     return times[1] - times[0]
@@ -50,7 +51,8 @@ def main() -> None:
     graph[load]["inputs"]["dtype"] = arguments.dtype
     janus = janus_core.load(arguments.checkpoint or janus_core.DEFAULT_CHECKPOINT, dtype=arguments.dtype)
     shown = ("--preview-method", arguments.preview_method)
-    with tempfile.TemporaryDirectory() as base, ComfyServer(Path(base), *shown) as server:
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    with tempfile.TemporaryDirectory() as base, ComfyServer(Path(base), *shown, **threads) as server:
         if arguments.checkpoint:
             folder = Path(base, "models", "janus", "measured")
             folder.symlink_to(arguments.checkpoint.resolve(), target_is_directory=True)

@@ -138,9 +138,11 @@ class ComfyServer:
         """POST JSON; the caller looks at the status."""
         return requests.post(f"{self.address}{path}", json=data, timeout=30)
 
-    def run(self, graph: Graph, on_message: Callable[[Message], object] | None = None) -> Run:
+    def run(
+        self, graph: Graph, on_message: Callable[[Message], object] | None = None, timeout: float | None = 120
+    ) -> Run:
         """Queue an API-format graph and wait for its end; `on_message` sees every message as it comes."""
-        return asyncio.run(asyncio.wait_for(self._run(graph, on_message or (lambda message: None)), timeout=120))
+        return asyncio.run(asyncio.wait_for(self._run(graph, on_message or (lambda message: None)), timeout))
 
     async def _run(self, graph: Graph, on_message: Callable[[Message], object]) -> Run:
         run, client = Run(), uuid.uuid4().hex
