@@ -36,9 +36,8 @@ class FixedStep:
         self.slots = torch.arange(self.capacity, device=device)
         self.keys = seed_keys(drawing.seed, drawing.count, device)
         self.ids = torch.zeros(drawing.count, drawing.steps, dtype=torch.long, device=device)
-        self.last = torch.zeros(
-            drawing.count, 1, dtype=torch.long, device=device
-        )  # the last code drawn, of each picture
+        # Which code was drawn last, of each picture.
+        self.last = torch.zeros(drawing.count, 1, dtype=torch.long, device=device)
         self.places = self.cache.slots = torch.empty(len(hidden), 1, dtype=torch.long, device=device)
         self.logits = picture_logits(model, hidden, drawing.cfg_weight)[:, None]
         check_finite(self.logits)
