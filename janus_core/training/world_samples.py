@@ -26,6 +26,7 @@ from .world import BACKGROUNDS, COLOURS, SHAPES, SIZES, Scene, Thing, render, sa
 Encode = Callable[[np.ndarray], Tensor]  # uint8 [N, H, W, 3] -> codes [N, h * w]
 GRID = 6
 MORE_QUESTIONS = 4  # about the same pictures, after the first: seeing a picture costs more than a question
+LOOK_UPS = ("what", "colour", "where")  # find one object among others: all that is asked about at first
 # How often each kind is asked: most often those that look one object up among others, which are learned last.
 OFTEN = {"what": 2.0, "colour": 2.0, "where": 4.0, "two_pictures": 5.0}
 SURVEYS = 0.4  # share of these that ask about all objects at once
@@ -92,10 +93,10 @@ def pick_kind(rng: np.random.Generator, kinds: Sequence[str]) -> str:
     return kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
 
 
-def ask_again(scenes: tuple[Scene, ...], rng: np.random.Generator) -> Exchange:
-    """One more question about scenes that have been asked about."""
+def ask_again(scenes: tuple[Scene, ...], rng: np.random.Generator, kinds: Sequence[str] = tuple(ABOUT_ONE)) -> Exchange:
+    """One more question, of `kinds`, about scenes that have been asked about."""
     while True:
-        kind = pick_kind(rng, tuple(ABOUT_ONE))
+        kind = pick_kind(rng, kinds)
         if len(scenes) == 2:
             form = rng.random()
             if form < SURVEYS:
@@ -129,25 +130,34 @@ def conversation(exchange: Exchange) -> list[Turn]:
 def world_sources(processor: Processor, codes: WorldCodes, simple_samples: int = 0) -> dict[str, Source]:
     """The three kinds of samples, none with a held-out combination.
 
-    The first `simple_samples` of a run ease in: all are simple at first, and only LEAST_SIMPLE of them at the end.
+    The first `simple_samples` of a run ease in: at first all are simple, and all questions LOOK_UPS; at the end
+    LEAST_SIMPLE of them are simple, and questions of every kind.
     """
 
+    def easing(index: int) -> float:
+        return max(1 - index / simple_samples, 0.0) if simple_samples else 0.0
+
     def is_simple(rng: np.random.Generator, index: int) -> bool:
-        return rng.random() < (max(1 - index / simple_samples, LEAST_SIMPLE) if simple_samples else LEAST_SIMPLE)
+        return rng.random() < max(easing(index), LEAST_SIMPLE)
+
+    def kinds_of(rng: np.random.Generator, index: int, kinds: Sequence[str]) -> Sequence[str]:
+        return LOOK_UPS if rng.random() < easing(index) else kinds
 
     def understanding(rng: np.random.Generator, index: int) -> Sample:
-        kind = pick_kind(rng, QUESTION_KINDS)
-        exchange, scenes = ask(kind, rng, simple=is_simple(rng, index))
+        kinds = kinds_of(rng, index, QUESTION_KINDS)
+        exchange, scenes = ask(pick_kind(rng, kinds), rng, simple=is_simple(rng, index))
         turns = conversation(exchange)
+        about_one = [kind for kind in kinds if kind in ABOUT_ONE]
         for _ in range(MORE_QUESTIONS):
-            turns += conversation(ask_again(scenes, rng))
+            turns += conversation(ask_again(scenes, rng, about_one))
         return answered(processor, turns, tuple(render(scene) for scene in scenes))
 
     def text(rng: np.random.Generator, index: int) -> Sample:
         if rng.random() < PLAIN:
             return answered(processor, conversation(plain_text(rng)), ())
         scene = sample_scene(rng, draw_groups(rng))
-        turns = [turn for _ in range(1 + MORE_QUESTIONS) for turn in conversation(ask_again((scene,), rng))]
+        kinds = kinds_of(rng, index, tuple(ABOUT_ONE))
+        turns = [turn for _ in range(1 + MORE_QUESTIONS) for turn in conversation(ask_again((scene,), rng, kinds))]
         turns[0] = {"role": "user", "content": f"{told(scene, rng)}. {turns[0]['content']}"}
         return answered(processor, turns, ())
 
