@@ -118,7 +118,9 @@ def drawing_bytes(
     step = layer_bytes(llama, precision, rows * window, casting)
     head = rows * window * (config.gen_head_width * 2 + config.vq.codebook_size) * precision.compute.itemsize
     head = max(head, pictures * window * config.vq.codebook_size * SAMPLING)
-    drawing = cache_bytes(llama, precision.compute, rows, length) + max(copying, step, head)
+    cache = cache_bytes(llama, precision.compute, rows, length)
+    spreading = cache // (2 * llama.num_hidden_layers)  # a layer's keys, as more slots are made
+    drawing = cache + max(copying, step, head, spreading)
     reading = cache_bytes(llama, precision.compute, prefixes, prompt) + layer_bytes(llama, precision, prefixes * prompt)
     return int(MARGIN * max(drawing, reading))
 

@@ -217,7 +217,8 @@ class Janus:
             self.model, prompts, self.processor.image, self.processor.pad, features, self.device
         )
         eos = self.processor.eos
-        ids = text.answer_ids(self.model, embeds, mask, eos, max_new_tokens, seed, sampling, progress)
+        with prepacked([self.model.language_model], len(questions), self.device, self.plain, text.PATIENCE):
+            ids = text.answer_ids(self.model, embeds, mask, eos, max_new_tokens, seed, sampling, progress)
         return [self.processor.decode(row) for row in ids]
 
     def _check_length(self, prompt: int, new: int, what: str) -> None:

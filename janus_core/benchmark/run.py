@@ -106,7 +106,7 @@ def plan(
     ]
     if args.whole:
         work += [lambda n=n: [whole_picture(engines, model, n, bandwidth)] for n in counts]
-    work.append(lambda: answering(engines, model, 6 if args.quick else 24, 1 if args.quick else 3))
+    work.append(lambda: answering(engines, model, 48, 1 if args.quick else 3))
     work.append(lambda: [vq_decode(model, twin, rounds)])
     return work
 

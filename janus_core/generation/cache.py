@@ -1,4 +1,4 @@
-"""The static KV cache: allocated once for a call, filled in place, read over its live length only."""
+"""The static KV cache: allocated once for a call, filled in place, read hardly further than it is filled."""
 
 from __future__ import annotations
 
@@ -8,31 +8,60 @@ from torch.nn import functional as F
 
 from ..config import LlamaConfig
 
+# On a CPU slots are added so many at once.
+SPAN = 64
+
 
 class StaticCache:
-    """Keys and values [layers, rows, heads, capacity, head_dim]; the first `length` slots are filled.
+    """Keys and values [layers, rows, heads, slots, head_dim]; the first `length` slots are filled, the rest zero.
 
-    On a CPU a key lies in memory across its slots, [.., head_dim, capacity], because a query's product with them is
-    then one sweep through memory, several times as fast as scaled_dot_product_attention in bfloat16.
+    On a CPU a key lies in memory across the slots, [.., head_dim, slots], because a query's product with them is then
+    one sweep through memory, several times as fast as scaled_dot_product_attention in bfloat16. The product copies
+    what does not lie end to end, so there are no more slots than the next multiple of SPAN: as they become more, what
+    is held moves further apart within the memory that was taken for `capacity` of them.
     """
 
     def __init__(self, config: LlamaConfig, rows: int, capacity: int, device: torch.device | str, dtype: torch.dtype):
-        lead = (config.num_hidden_layers, rows, config.num_attention_heads)
+        self.layers, self.capacity = config.num_hidden_layers, capacity
+        self.lead, self.head_dim = (rows, config.num_attention_heads), config.head_dim
         self.on_cpu = torch.device(device).type == "cpu"
-        if self.on_cpu:
-            self.keys = torch.empty(*lead, config.head_dim, capacity, device=device, dtype=dtype).transpose(-1, -2)
-        else:
-            self.keys = torch.empty(*lead, capacity, config.head_dim, device=device, dtype=dtype)
-        self.values = torch.empty(*lead, capacity, config.head_dim, device=device, dtype=dtype)
+        size = (self.layers, rows * config.num_attention_heads * config.head_dim * capacity)
+        self._memory = tuple(torch.empty(size, device=device, dtype=dtype) for _ in range(2))
+        self.keys, self.values = self._views(0)
         self.length = 0
         self.slots: Tensor | None = None
+        self._make_room(0 if self.on_cpu else capacity)
+
+    def _views(self, slots: int) -> tuple[Tensor, Tensor]:
+        """The memory seen as keys and values of so many slots."""
+        shapes = [(slots, self.head_dim)] * 2
+        if self.on_cpu:
+            shapes[0] = (self.head_dim, slots)
+        used = slots * self.head_dim * self.lead[0] * self.lead[1]
+        keys, values = (
+            memory[:, :used].view(self.layers, *self.lead, *shape)
+            for memory, shape in zip(self._memory, shapes, strict=True)
+        )
+        return keys.mT if self.on_cpu else keys, values
+
+    def _make_room(self, slots: int) -> None:
+        """See to it that there are at least `slots` slots."""
+        before, had = (self.keys, self.values), self.keys.shape[3]
+        if slots <= had:
+            return
+        self.keys, self.values = self._views(min(-(-slots // SPAN) * SPAN, self.capacity))
+        for old, new in zip(before, (self.keys, self.values), strict=True):
+            for layer in range(self.layers):
+                new[layer, :, :, :had] = old[layer].clone()
+                new[layer, :, :, had:] = 0
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """Write a layer's new k and v [rows, heads, T, head_dim] and attend q to all up to the last slot written.
 
         They go after `length`, or, while `slots` [rows, T] is set, where it says; a mask then keeps q from the rest.
         """
-        end = self.length + k.shape[2]
+        end = self.length + k.shape[2] if self.slots is None or mask is None else mask.shape[-1]
+        self._make_room(end)
         if self.slots is None:
             self.keys[layer, :, :, self.length : end] = k
             self.values[layer, :, :, self.length : end] = v
@@ -42,25 +71,21 @@ class StaticCache:
             where = self.slots[:, None, :, None].expand_as(k)
             self.keys[layer].scatter_(2, where, k)
             self.values[layer].scatter_(2, where, v)
-            end = mask.shape[-1]
         if self.length == 0:
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-        keys, values = self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
         if not self.on_cpu:
+            keys, values = self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
             return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
-        scores = (q * q.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
+        scores = (q * q.shape[-1] ** -0.5) @ self.keys[layer].mT
+        scores[..., end:] = -torch.inf
         if mask is not None:
-            scores = scores.masked_fill(~mask, -torch.inf)
+            scores[..., :end].masked_fill_(~mask, -torch.inf)
         exact = torch.float64 if q.dtype == torch.float64 else torch.float32
-        return scores.softmax(dim=-1, dtype=exact).to(q.dtype) @ values
-
-    def blank(self) -> None:
-        """Zero the free slots, for rows that look past their own: a NaN left in memory stays one under a mask."""
-        for mine in (self.keys, self.values):
-            mine[:, :, :, self.length :] = 0
+        return scores.softmax(dim=-1, dtype=exact).to(q.dtype) @ self.values[layer]
 
     def copy_rows(self, prefix: StaticCache, copies: int) -> None:
         """Start from `prefix`, each of its rows repeated `copies` times in a run."""
         self.length = prefix.length
+        self._make_room(self.length)
         for mine, theirs in ((self.keys, prefix.keys), (self.values, prefix.values)):
             mine[:, :, :, : self.length] = theirs[:, :, :, : self.length].repeat_interleave(copies, dim=1)

@@ -32,7 +32,6 @@ class FixedStep:
         self.start = len(drawing.prompt)
         self.capacity = self.start + drawing.steps - 1
         hidden, self.cache = prefill(model, drawing.prefixes, drawing.count, drawing.steps - 1, device)
-        self.cache.blank()
         self.slots = torch.arange(self.capacity, device=device)
         self.keys = seed_keys(drawing.seed, drawing.count, device)
         self.ids = torch.zeros(drawing.count, drawing.steps, dtype=torch.long, device=device)

@@ -30,7 +30,6 @@ def draw_codes_jacobi(
     prefixes, count, steps, sampling = drawing.prefixes, drawing.count, drawing.steps, drawing.sampling
     start = len(drawing.prompt)
     hidden, cache = prefill(model, prefixes, count, steps + window, device)
-    cache.blank()
     keys = seed_keys(drawing.seed, count, device)
     ids = torch.zeros(count, steps + 2 * window, dtype=torch.long, device=device)
     ahead = torch.arange(window, device=device)

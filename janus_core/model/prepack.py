@@ -1,4 +1,4 @@
-"""Drawing on a CPU: big Linear layers rearranged for its matrix kernels, for the length of one run.
+"""Drawing and answering on a CPU: big Linear layers rearranged for its matrix kernels, for the length of one run.
 
 A run reads each weight hundreds of times; in the kernels' own layout that is faster than as files hold it, the more so
 the more rows share one reading. It takes a second copy of those layers, so it is done only where there is room for one.
@@ -13,13 +13,16 @@ from functools import partial
 import psutil
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .quantised import QuantisedLinear
 
 # Layers below this many weights stay in the processor's cache, and gain nothing.
 LEAST = 2**21
-# Fewer rows than so many gain nothing in 8 bits.
-LEAST_ROWS = 3
+# Fewer rows than so many take the kernels longer, by half for two rows: zeros make up the number.
+FAST_ROWS = 5
+# Work that may end soon copies so many layers in each of its runs.
+AT_ONCE = 8
 # Free memory must hold the copies so many times, to leave as much for the work and for others.
 ROOM = 2
 
@@ -28,17 +31,23 @@ Plain = Callable[[nn.Module], bool]
 
 @contextmanager
 def prepacked(
-    parts: Iterable[nn.Module], rows: int, device: torch.device, plain: Plain = lambda layer: True
+    parts: Iterable[nn.Module],
+    rows: int,
+    device: torch.device,
+    plain: Plain = lambda layer: True,
+    patience: int = 0,
 ) -> Iterator[None]:
     """Within it, the big Linear layers of `parts`, when they compute on the CPU, run from rearranged copies.
 
     `rows` is how many come at once. `plain` tells layers that compute with their weight as it lies from those that a
     host patches at each use, which are left alone. int8 layers then round what comes in to 8 bits too, row by row.
+    All layers are copied at once, or, for work that may end soon, only after each has run `patience` times, a few a run.
     """
-    layers = [layer for layer in _layers(parts, rows, device) if plain(layer)]
+    layers = [layer for layer in _layers(parts, device) if plain(layer)]
     try:
-        for layer in layers:
-            layer.__dict__["forward"] = _packed(layer, rows)
+        for i, layer in enumerate(layers):
+            later = patience and patience + i // AT_ONCE
+            layer.__dict__["forward"] = _packed_later(layer, rows, later) if later else _packed(layer, rows)
         yield
     finally:
         for layer in layers:
@@ -50,36 +59,64 @@ def multiplies_bfloat16() -> bool:
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def copied_bytes(parts: Iterable[nn.Module], rows: int, device: torch.device) -> int:
+def copied_bytes(parts: Iterable[nn.Module], device: torch.device) -> int:
     """What `prepacked` takes at most."""
-    return sum(layer.weight.nbytes for layer in _layers(parts, rows, device))
+    return sum(layer.weight.nbytes for layer in _layers(parts, device))
 
 
-def _layers(parts: Iterable[nn.Module], rows: int, device: torch.device) -> list[nn.Linear]:
+def _layers(parts: Iterable[nn.Module], device: torch.device) -> list[nn.Linear]:
     """The layers worth a copy, or none where there is no room for all. Weights may lie on the CPU to be used elsewhere."""
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return []
     layers = [layer for part in parts for layer in part.modules() if isinstance(layer, nn.Linear)]
-    layers = [layer for layer in layers if _packable(layer.weight, rows)]
+    layers = [layer for layer in layers if _packable(layer.weight)]
     enough = psutil.virtual_memory().available >= ROOM * sum(layer.weight.nbytes for layer in layers)
     return layers if enough else []
 
 
-def _packable(weight: Tensor, rows: int) -> bool:
+def _packable(weight: Tensor) -> bool:
     if weight.device.type != "cpu" or weight.numel() < LEAST:
         return False
     if weight.dtype == torch.int8:
         # Without VNNI the products of 8 bits saturate; older versions of torch cannot say.
-        return rows >= LEAST_ROWS and hasattr(torch.cpu, "_is_vnni_supported") and torch.cpu._is_vnni_supported()
+        return hasattr(torch.cpu, "_is_vnni_supported") and torch.cpu._is_vnni_supported()
     return weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and multiplies_bfloat16())
 
 
+def _packed_later(layer: nn.Linear, rows: int, runs: int) -> Callable[[Tensor], Tensor]:
+    """The layer's own `forward` for so many runs, and from then on that on a copy of its weight."""
+    done = 0
+
+    def forward(x: Tensor) -> Tensor:
+        nonlocal done
+        if done == runs:
+            layer.__dict__["forward"] = _packed(layer, rows)
+            return layer.forward(x)
+        done += 1
+        return type(layer).forward(layer, x)
+
+    return forward
+
+
 def _packed(layer: nn.Linear, rows: int) -> Callable[[Tensor], Tensor]:
+    """The layer's `forward` on a copy of its weight."""
+    rows = max(rows, FAST_ROWS)
     if isinstance(layer, QuantisedLinear):
         weight = torch.ops.onednn.qlinear_prepack(layer.weight, [rows, layer.in_features])
         zeros = torch.zeros(layer.out_features, dtype=torch.int64)
-        return partial(_dynamic, weight, layer.scale.flatten().contiguous(), zeros, layer.bias)
-    return partial(_linear, torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), rows), layer.bias)
+        multiply = partial(_dynamic, weight, layer.scale.flatten().contiguous(), zeros, layer.bias)
+    else:
+        packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), rows)
+        multiply = partial(_linear, packed, layer.bias)
+
+    def forward(x: Tensor) -> Tensor:
+        flat = x.flatten(0, -2)
+        count = len(flat)
+        if count < FAST_ROWS:
+            flat = F.pad(flat, (0, 0, 0, FAST_ROWS - count))
+        return multiply(flat)[:count].unflatten(0, x.shape[:-1])
+
+    return forward
 
 
 def _linear(packed: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
@@ -87,11 +124,11 @@ def _linear(packed: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
 
 
 def _dynamic(packed: Tensor, scale: Tensor, zeros: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
-    flat = x.flatten(0, -2).to(torch.float32, copy=True)
-    step = flat.abs().amax(dim=-1, keepdim=True).clamp_(min=1e-12).div_(127)
-    small = flat.div_(step).round_().add_(128).to(torch.uint8)  # 128 stands for 0
+    exact = x.float()
+    step = exact.abs().amax(dim=-1, keepdim=True).clamp_(min=1e-12).div_(127)
+    small = (exact / step).add_(128.5).to(torch.uint8)  # 128 stands for 0, and the rest is cut off
     y = torch.ops.onednn.qlinear_pointwise(
         small, 1.0, 128, packed, scale, zeros, None, 1.0, 0, torch.float32, "none", [], ""
     )
-    y = y.mul_(step).to(x.dtype).unflatten(0, x.shape[:-1])
+    y = torch.mul(y, step, out=torch.empty(y.shape, dtype=x.dtype))
     return y if bias is None else y + bias

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from janus_core.generation.text import PATIENCE
 from janus_core.model import prepack
-from janus_core.model.prepack import LEAST_ROWS, copied_bytes, prepacked
+from janus_core.model.prepack import copied_bytes, prepacked
 from janus_core.model.quantised import FEW_ROWS, QuantisedLinear, dequantise, quantise, quantised_linear
 
 CPU = torch.device("cpu")
@@ -47,7 +48,7 @@ def test_computes_the_same_within_rounding(dtype, tolerance, rows):
     plain = big(x)
     with prepacked(model, rows, CPU):
         vnni = torch.cpu._is_vnni_supported()
-        assert ("forward" in big.__dict__) == (dtype != torch.int8 or (rows >= LEAST_ROWS and vnni))
+        assert ("forward" in big.__dict__) == (dtype != torch.int8 or vnni)
         assert "forward" not in model[1].__dict__
         packed = big(x)
     assert packed.shape == plain.shape and packed.dtype == plain.dtype
@@ -74,7 +75,7 @@ def test_weights_that_lie_on_the_cpu_to_be_used_elsewhere_are_left_alone():
     model = model_of(torch.float32)
     with prepacked(model, 2, torch.device("cuda")):
         assert "forward" not in model[0].__dict__
-    assert copied_bytes(model, 2, torch.device("cuda")) == 0
+    assert copied_bytes(model, torch.device("cuda")) == 0
 
 
 def test_no_copy_is_made_where_there_is_no_room_for_it(monkeypatch):
@@ -82,7 +83,7 @@ def test_no_copy_is_made_where_there_is_no_room_for_it(monkeypatch):
     size = model[0].weight.nbytes
     for free, packs in ((2 * size - 1, False), (2 * size, True)):
         monkeypatch.setattr(psutil, "virtual_memory", lambda free=free: SimpleNamespace(available=free))
-        assert copied_bytes(model, 2, CPU) == (size if packs else 0)
+        assert copied_bytes(model, CPU) == (size if packs else 0)
         with prepacked(model, 2, CPU):
             assert ("forward" in model[0].__dict__) == packs
 
@@ -107,3 +108,14 @@ def test_drawing_runs_on_rearranged_weights_and_draws_the_same(janus, monkeypatc
     packed = janus.generate("a red circle", count=2, progress=lambda *_: seen.add("forward" in layer.__dict__)).ids
     assert seen == {True} and "forward" not in layer.__dict__
     assert (packed == plain).double().mean() > 0.9
+
+
+@pytest.mark.parametrize(("words", "share"), [(PATIENCE, 0), (PATIENCE + 3, 1)])
+def test_only_an_answer_that_proves_long_goes_over_to_rearranged_weights(janus, monkeypatch, words, share):
+    plain = janus.answer("What is it?", max_new_tokens=words)
+    monkeypatch.setattr(prepack, "LEAST", 1)
+    copied, pack = [], prepack._packed
+    monkeypatch.setattr(prepack, "_packed", lambda layer, rows: copied.append(layer) or pack(layer, rows))
+    assert janus.answer("What is it?", max_new_tokens=words) == plain
+    layers = [layer for layer in janus.model.language_model.modules() if isinstance(layer, nn.Linear)]
+    assert len(copied) == share * len(layers) and not any("forward" in layer.__dict__ for layer in layers)
