@@ -217,7 +217,9 @@ class Janus:
             self.model, prompts, self.processor.image, self.processor.pad, features, self.device
         )
         eos = self.processor.eos
-        with prepacked([self.model.language_model], len(questions), self.device, self.plain, text.PATIENCE):
+        # Of several answers, some are short, and copies would not pay.
+        alone = [self.model.language_model] if len(questions) == 1 else []
+        with prepacked(alone, 1, self.device, self.plain):
             ids = text.answer_ids(self.model, embeds, mask, eos, max_new_tokens, seed, sampling, progress)
         return [self.processor.decode(row) for row in ids]
 

@@ -137,22 +137,21 @@ class HostedJanus:
         rows = pictures * window * (2 if guided else 1)
         casting = not used_as_it_lies(precision.small, precision.compute, device, rows)
         memory = drawing_bytes(self._config, precision, pictures, length, guided, window, casting)
-        memory += copied_bytes(self._janus.model.decoding_parts, device)
+        memory += copied_bytes(self._janus.model.decoding_parts, rows, device)
         return self._ready(memory, DRAWING)
 
     def to_answer(self, question: str, max_tokens: int) -> Janus:
         """The model, made ready to answer about one picture at a time. Raises InputError for an empty question."""
         length = len(self._janus.processor.question_prompt(question, 1))
-        return self._ready_to_answer(describing_bytes(self._config, self._precision, 1, length, max_tokens))
+        memory = describing_bytes(self._config, self._precision, 1, length, max_tokens)
+        return self._ready(memory, ANSWERING)
 
     def to_talk(self, conversation: Conversation, max_tokens: int) -> Janus:
         """The model, made ready to go on with a conversation. Raises InputError when it is too long."""
         check_room(self._janus, conversation, max_tokens)
         length, pictures = conversation.tokens(self._janus), len(conversation.pictures)
-        return self._ready_to_answer(describing_bytes(self._config, self._precision, pictures, length, max_tokens))
-
-    def _ready_to_answer(self, memory: int) -> Janus:
-        return self._ready(memory + copied_bytes([self._janus.model.language_model], self._janus.device), ANSWERING)
+        memory = describing_bytes(self._config, self._precision, pictures, length, max_tokens)
+        return self._ready(memory, ANSWERING)
 
     def to_decode(self, tokens: ImageTokens) -> Janus:
         """The model, made ready to turn tokens into pictures."""

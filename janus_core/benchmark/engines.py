@@ -12,7 +12,7 @@ from torch import Tensor
 from ..generation.graph import draw_codes_graphed, graphable
 from ..generation.image import Drawing, draw_codes, unconditional
 from ..generation.sampling import Sampling
-from ..generation.text import PATIENCE, answer_ids, embed_prompts
+from ..generation.text import answer_ids, embed_prompts
 from ..loading import transformers_keys
 from ..model.janus import JanusModel
 from ..model.prepack import prepacked
@@ -54,7 +54,7 @@ class Ours:
     def answer(self, prompt: list[int], image_id: int, pixels: Tensor, words: int, token: Token) -> None:
         features = self.model.embed_images(pixels)
         embeds, mask = embed_prompts(self.model, [prompt], image_id, SPECIAL["pad"], features, self.device)
-        with prepacked([self.model.language_model], 1, self.device, patience=PATIENCE):
+        with prepacked([self.model.language_model], 1, self.device):
             answer_ids(self.model, embeds, mask, -1, words, 0, Sampling(0.0), lambda *_: token())
 
 

@@ -13,7 +13,6 @@ from .cache import StaticCache
 from .sampling import Sampling, check_finite, draw_tokens, seed_keys
 
 Progress = Callable[[int, int, list[list[int]]], None]
-PATIENCE = 6  # steps after which an answer may be a long one, worth what makes its steps faster
 
 
 def embed_prompts(

@@ -68,7 +68,7 @@ def test_drawing_from_rearranged_weights(middling, monkeypatch, count):
     with LiveBytes(list(middling.model.parameters())) as drawing:
         middling.generate("a red circle", count)
     length, config = len(middling.processor.drawing_prompt("a red circle")), middling.model.config
-    copies = prepack.copied_bytes(middling.model.decoding_parts, middling.device)
+    copies = prepack.copied_bytes(middling.model.decoding_parts, 2 * count, middling.device)
     assert copies > 0.2 * drawing.peak
     close_above(copies + memory.drawing_bytes(config, middling.dtype, count, length), drawing.peak)
 
