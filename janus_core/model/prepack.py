@@ -22,6 +22,8 @@ from .quantised import QuantisedLinear
 LEAST = 2**21
 # Fewer rows than so many take the kernels longer, by half for two rows: zeros make up the number.
 FAST_ROWS = 5
+# What stands for 0 in 8 bits without a sign, and a half to round what is cut off.
+MIDDLE = torch.tensor(128.5)
 # Free memory must hold the copies so many times, to leave as much for the work and for others.
 ROOM = 2
 
@@ -97,35 +99,37 @@ def _one_row(layer: nn.Linear) -> Callable[[Tensor], Tensor]:
 
 def _packed(layer: nn.Linear, rows: int) -> Callable[[Tensor], Tensor]:
     """The layer's `forward` on a copy of its weight."""
-    rows = max(rows, FAST_ROWS)
+    rows, kind = max(rows, FAST_ROWS), layer.weight.dtype
     if isinstance(layer, QuantisedLinear):
         weight = torch.ops.onednn.qlinear_prepack(layer.weight, [rows, layer.in_features])
-        zeros = torch.zeros(layer.out_features, dtype=torch.int64)
-        multiply = partial(_dynamic, weight, layer.scale.flatten().contiguous(), zeros, layer.bias)
+        zeros, kind = torch.zeros(layer.out_features, dtype=torch.int64), torch.float32
+        multiply = partial(_dynamic, weight, layer.scale.flatten() / 127, zeros)
     else:
-        packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), rows)
-        multiply = partial(_linear, packed, layer.bias)
+        multiply = partial(_linear, torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), rows))
+    room = torch.zeros(FAST_ROWS, layer.in_features, dtype=kind)
 
     def forward(x: Tensor) -> Tensor:
         flat = x.flatten(0, -2)
         count = len(flat)
         if count < FAST_ROWS:
-            flat = F.pad(flat, (0, 0, 0, FAST_ROWS - count))
-        return multiply(flat)[:count].unflatten(0, x.shape[:-1])
+            room[:count] = flat
+            flat = room
+        y = multiply(flat)[:count].to(x.dtype).unflatten(0, x.shape[:-1])
+        return y if layer.bias is None else y + layer.bias
 
     return forward
 
 
-def _linear(packed: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+def _linear(packed: Tensor, x: Tensor) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
 
 
-def _dynamic(packed: Tensor, scale: Tensor, zeros: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
-    exact = x.float()
-    step = exact.abs().amax(dim=-1, keepdim=True).clamp_(min=1e-12).div_(127)
-    small = (exact / step).add_(128.5).to(torch.uint8)  # 128 stands for 0, and the rest is cut off
+def _dynamic(packed: Tensor, scale: Tensor, zeros: Tensor, x: Tensor) -> Tensor:
+    """In float32. `scale` is that of the weights for a row whose largest number is 127."""
+    x = x.float()
+    largest = x.abs().amax(dim=-1, keepdim=True).clamp_(min=1e-12)
+    small = torch.add(MIDDLE, x / largest, alpha=127).to(torch.uint8)
     y = torch.ops.onednn.qlinear_pointwise(
         small, 1.0, 128, packed, scale, zeros, None, 1.0, 0, torch.float32, "none", [], ""
     )
-    y = torch.mul(y, step, out=torch.empty(y.shape, dtype=x.dtype))
-    return y if bias is None else y + bias
+    return y.mul_(largest)
