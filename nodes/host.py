@@ -6,6 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import logging
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,7 @@ from .operations import Operations, QuantisedHostedLinear, is_plain
 Progress = Callable[[int, int, Any], None]
 FOLDER = "janus"
 DTYPES = ("auto", *NAMES)
+OFTEN = 0.05  # seconds between two messages of progress, at least: a GPU draws dozens of codes in them
 
 
 def register_folders() -> None:
@@ -280,12 +282,16 @@ def progress(
 
     `preview` gets the same and gives the picture to show, if any.
     """
-    bar = comfy.utils.ProgressBar(runs)
+    bar, told = comfy.utils.ProgressBar(runs), 0.0
 
     def report(step: int, total: int, tokens: Any) -> None:
+        nonlocal told
         comfy.model_management.throw_exception_if_processing_interrupted()
         frame = preview(step, total, tokens) if preview else None
-        bar.update_absolute(run * total + step, runs * total, frame and _jpeg(frame))
+        now = time.monotonic()
+        if frame or step == total or now - told >= OFTEN:
+            told = now
+            bar.update_absolute(run * total + step, runs * total, frame and _jpeg(frame))
 
     return report
 

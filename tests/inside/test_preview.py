@@ -101,3 +101,16 @@ def test_no_frame_when_there_is_no_time_for_one(host: Any, preview: ModuleType, 
     assert late.spent > 0
     late.costs = dict.fromkeys(late.costs, 100.0)
     assert late(24, 36, tokens.ids[:, :24]) is None
+
+
+def test_quick_steps_are_told_now_and_then_and_the_last_one_always(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import comfy.utils
+
+    told: list[tuple[int, int]] = []
+    hook = lambda value, total, preview, node_id=None: told.append((value, total))
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
+    report = host.progress(run=1, runs=2)
+    for step in range(1, 1001):
+        report(step, 1000, None)
+    assert told[0] == (1001, 2000) and told[-1] == (2000, 2000)
+    assert len(told) < 200
