@@ -33,13 +33,13 @@ SHARPNESS = 20.0  # cosine likeness -> logits, when the encoder learns to name c
 class VQRecipe:
     """How the tokenizer is trained. `warm_up` steps ease the learning rate in, the last `decay` share eases it out."""
 
-    steps: int = 2000
+    steps: int = 4500
     batch: int = 8
     learning_rate: float = 1e-3
     warm_up: int = 50
     decay: float = 0.5
     seed_pictures: int = 1000
-    seeded_steps: int = 1900
+    seeded_steps: int = 4400
     commitment: float = 0.25
     naming: float = 0.1  # weight of the cross-entropy while seeded
     edges: float = 0.5  # weight of the L1 between neighbouring pixels' differences
