@@ -45,7 +45,7 @@ from .operations import Operations, QuantisedHostedLinear, is_plain
 Progress = Callable[[int, int, Any], None]
 FOLDER = "janus"
 DTYPES = ("auto", *NAMES)
-OFTEN = 0.05  # seconds between two messages of progress, at least: a GPU draws dozens of codes in them
+OFTEN = 0.2  # seconds between two messages of progress, at least: telling takes time from drawing
 
 
 def register_folders() -> None:
