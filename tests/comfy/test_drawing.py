@@ -118,7 +118,7 @@ def slow(server: ComfyServer) -> str:
 
 
 @pytest.mark.parametrize("sampler", ["sequential", "jacobi"])
-def test_an_interrupt_stops_within_one_step_and_leaves_no_trace(
+def test_an_interrupt_stops_at_once_and_leaves_no_trace(
     server: ComfyServer, drawing: Graph, slow: str, sampler: str
 ) -> None:
     graph = change(change(drawing, "JanusLoader", checkpoint=slow), batch_size=32, sampler=sampler, window=2)

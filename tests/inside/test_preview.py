@@ -114,3 +114,14 @@ def test_quick_steps_are_told_now_and_then_and_the_last_one_always(host: Any, mo
         report(step, 1000, None)
     assert told[0] == (1001, 2000) and told[-1] == (2000, 2000)
     assert len(told) < 200
+
+
+def test_an_interrupt_is_heeded_at_each_step_told_or_not(host: Any) -> None:
+    import comfy.model_management as management
+
+    report = host.progress()
+    report(1, 1000, None)
+    management.interrupt_current_processing(True)
+    with pytest.raises(management.InterruptProcessingException):
+        report(2, 1000, None)
+    report(3, 1000, None)
