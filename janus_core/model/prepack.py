@@ -32,15 +32,19 @@ Plain = Callable[[nn.Module], bool]
 
 @contextmanager
 def prepacked(
-    parts: Iterable[nn.Module], rows: int, device: torch.device, plain: Plain = lambda layer: True
+    parts: Iterable[nn.Module],
+    rows: int,
+    device: torch.device,
+    plain: Plain = lambda layer: True,
+    least: int | None = None,
 ) -> Iterator[None]:
     """Within it, the big Linear layers of `parts`, when they compute on the CPU, take the fastest way for `rows` at once.
 
     That is from rearranged copies, but for one row. `plain` tells layers that compute with their weight as it lies from
     those that a host patches at each use, which are left alone. int8 layers of which there are copies round what comes
-    in to 8 bits too, row by row.
+    in to 8 bits too, row by row. `least` is how many weights make a layer big, in place of LEAST.
     """
-    layers = [layer for layer in _layers(parts, rows, device) if plain(layer)]
+    layers = [layer for layer in _layers(parts, rows, device, least or LEAST) if plain(layer)]
     try:
         for layer in layers:
             layer.__dict__["forward"] = _one_row(layer) if rows == 1 else _packed(layer, rows)
@@ -57,15 +61,15 @@ def multiplies_bfloat16() -> bool:
 
 def copied_bytes(parts: Iterable[nn.Module], rows: int, device: torch.device) -> int:
     """What `prepacked` takes at most."""
-    return 0 if rows == 1 else sum(layer.weight.nbytes for layer in _layers(parts, rows, device))
+    return 0 if rows == 1 else sum(layer.weight.nbytes for layer in _layers(parts, rows, device, LEAST))
 
 
-def _layers(parts: Iterable[nn.Module], rows: int, device: torch.device) -> list[nn.Linear]:
+def _layers(parts: Iterable[nn.Module], rows: int, device: torch.device, least: int) -> list[nn.Linear]:
     """The layers to run otherwise, or none where there is no room. Weights may lie on the CPU to be used elsewhere."""
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return []
     layers = [layer for part in parts for layer in part.modules() if isinstance(layer, nn.Linear)]
-    layers = [layer for layer in layers if layer.weight.device.type == "cpu" and layer.weight.numel() >= LEAST]
+    layers = [layer for layer in layers if layer.weight.device.type == "cpu" and layer.weight.numel() >= least]
     if rows == 1:
         return [layer for layer in layers if layer.weight.dtype == torch.bfloat16 and multiplies_bfloat16()]
     layers = [layer for layer in layers if _packable(layer.weight)]
