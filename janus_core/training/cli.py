@@ -35,7 +35,7 @@ PHASES = ("vq", "siglip", "stage1", "stage2", "stage3")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LAYOUT = ("*.json", "*.model", "LICENSE*")
 LEAST_AGREEMENT = 0.99
-SIMPLE_SAMPLES = 64_000  # of stage 2 of the mini, in which simple scenes and look-ups give way to all
+SIMPLE_SAMPLES = 64_000  # of stage 2 of the mini, in which simple scenes and questions give way to all
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

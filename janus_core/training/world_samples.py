@@ -26,7 +26,8 @@ from .world import BACKGROUNDS, COLOURS, SHAPES, SIZES, Scene, Thing, render, sa
 Encode = Callable[[np.ndarray], Tensor]  # uint8 [N, H, W, 3] -> codes [N, h * w]
 GRID = 6
 MORE_QUESTIONS = 4  # about the same pictures, after the first: seeing a picture costs more than a question
-LOOK_UPS = ("what", "colour", "where")  # find one object among others: all that is asked about at first
+# How one thing among others looks: what is asked about before everything else.
+AT_FIRST = ("what", "colour", "where", "size", "background")
 # How often each kind is asked: most often those that look one object up among others, which are learned last.
 OFTEN = {"where": 2.0, "two_pictures": 3.0}
 SURVEYS = 0.2  # share of these that ask about all objects at once: long answers, which drown short ones
@@ -130,7 +131,7 @@ def conversation(exchange: Exchange) -> list[Turn]:
 def world_sources(processor: Processor, codes: WorldCodes, simple_samples: int = 0) -> dict[str, Source]:
     """The three kinds of samples, none with a held-out combination.
 
-    The first `simple_samples` of a run ease in: at first all are simple, and all questions LOOK_UPS; at the end
+    The first `simple_samples` of a run ease in: at first all are simple, and all questions AT_FIRST; at the end
     LEAST_SIMPLE of them are simple, and questions of every kind.
     """
 
@@ -141,7 +142,7 @@ def world_sources(processor: Processor, codes: WorldCodes, simple_samples: int =
         return rng.random() < max(easing(index), LEAST_SIMPLE)
 
     def kinds_of(rng: np.random.Generator, index: int, kinds: Sequence[str]) -> Sequence[str]:
-        return LOOK_UPS if rng.random() < easing(index) else kinds
+        return AT_FIRST if rng.random() < easing(index) else kinds
 
     def understanding(rng: np.random.Generator, index: int) -> Sample:
         kinds = kinds_of(rng, index, QUESTION_KINDS)
