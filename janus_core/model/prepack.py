@@ -61,7 +61,14 @@ def multiplies_bfloat16() -> bool:
 
 def copied_bytes(parts: Iterable[nn.Module], rows: int, device: torch.device) -> int:
     """What `prepacked` takes at most."""
-    return 0 if rows == 1 else sum(layer.weight.nbytes for layer in _layers(parts, rows, device, LEAST))
+    return 0 if rows == 1 else sum(map(_copy_bytes, _layers(parts, rows, device, LEAST)))
+
+
+def _copy_bytes(layer: nn.Linear) -> int:
+    """The copy, its filled up rows, and the scales and zero points of 8 bits."""
+    small = isinstance(layer, QuantisedLinear)
+    rows = FAST_ROWS * layer.in_features * (4 if small else layer.weight.itemsize)
+    return layer.weight.nbytes + rows + (12 * layer.out_features if small else 0)
 
 
 def _layers(parts: Iterable[nn.Module], rows: int, device: torch.device, least: int) -> list[nn.Linear]:
@@ -73,7 +80,7 @@ def _layers(parts: Iterable[nn.Module], rows: int, device: torch.device, least: 
     if rows == 1:
         return [layer for layer in layers if layer.weight.dtype == torch.bfloat16 and multiplies_bfloat16()]
     layers = [layer for layer in layers if _packable(layer.weight)]
-    enough = psutil.virtual_memory().available >= ROOM * sum(layer.weight.nbytes for layer in layers)
+    enough = psutil.virtual_memory().available >= ROOM * sum(map(_copy_bytes, layers))
     return layers if enough else []
 
 
