@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -34,21 +36,17 @@ class StaticCache:
 
     def _views(self, slots: int) -> tuple[Tensor, Tensor]:
         """The memory seen as keys and values of so many slots."""
-        shapes = [(slots, self.head_dim)] * 2
-        if self.on_cpu:
-            shapes[0] = (self.head_dim, slots)
-        used = slots * self.head_dim * self.lead[0] * self.lead[1]
-        keys, values = (
-            memory[:, :used].view(self.layers, *self.lead, *shape)
-            for memory, shape in zip(self._memory, shapes, strict=True)
-        )
-        return keys.mT if self.on_cpu else keys, values
+        lead, across = (self.layers, *self.lead), (slots, self.head_dim)
+        keys, values = (memory[:, : math.prod(self.lead) * math.prod(across)] for memory in self._memory)
+        keys = keys.view(*lead, *across[::-1]).mT if self.on_cpu else keys.view(*lead, *across)
+        return keys, values.view(*lead, *across)
 
     def _make_room(self, slots: int) -> None:
         """See to it that there are at least `slots` slots."""
-        before, had = (self.keys, self.values), self.keys.shape[3]
+        had = self.keys.shape[3]
         if slots <= had:
             return
+        before = self.keys, self.values
         self.keys, self.values = self._views(min(-(-slots // SPAN) * SPAN, self.capacity))
         for old, new in zip(before, (self.keys, self.values), strict=True):
             for layer in range(self.layers):
@@ -60,14 +58,16 @@ class StaticCache:
 
         They go after `length`, or, while `slots` [rows, T] is set, where it says; a mask then keeps q from the rest.
         """
-        end = self.length + k.shape[2] if self.slots is None or mask is None else mask.shape[-1]
-        self._make_room(end)
         if self.slots is None:
+            end = self.length + k.shape[2]
+            self._make_room(end)
             self.keys[layer, :, :, self.length : end] = k
             self.values[layer, :, :, self.length : end] = v
         elif mask is None:
             raise ValueError("slots need a mask, which says how far to look")
         else:
+            end = mask.shape[-1]
+            self._make_room(end)
             where = self.slots[:, None, :, None].expand_as(k)
             self.keys[layer].scatter_(2, where, k)
             self.values[layer].scatter_(2, where, v)

@@ -57,6 +57,7 @@ def test_each_word_is_told_as_it_comes(server: ComfyServer, describing: Graph) -
     assert all(later.startswith(earlier) for (earlier,), (later,) in itertools.pairwise(words))
     assert words[-1] == run.outputs[describe]["text"]
     assert len({text for (text,) in words}) > 3
+    assert len(words) >= len(words[-1][0].split())
 
 
 def turns(run: Run, number: str) -> list[tuple[str, str, int]]:
