@@ -12,11 +12,12 @@ from ..pipeline import DEFAULT_CHECKPOINT, load
 from .measure import Row
 
 WINDOWS = (4, 8, 16)
+PICTURES = 16
 PROMPTS = ("a red circle", "three green squares", "a blue triangle in the top left", "two yellow circles")
 
 
-def jacobi(device: torch.device, pictures: int) -> list[Row]:
-    """Over `pictures` single ones of the embedded checkpoint in float32 at CFG weight 5 and temperature 1, by window:
+def jacobi(device: torch.device) -> list[Row]:
+    """Over PICTURES single pictures of the embedded checkpoint in float32 at CFG weight 5 and temperature 1, by window:
 
     seconds a picture beside the sequential sampler, passes a code, and the share of pictures that are identical.
     """
@@ -26,7 +27,7 @@ def jacobi(device: torch.device, pictures: int) -> list[Row]:
     passes: Counter[int] = Counter()
     same: Counter[int] = Counter()
     janus.generate(PROMPTS[0])  # what is made once is not measured
-    for seed in range(pictures):
+    for seed in range(PICTURES):
         drawn: dict[int, Tensor] = {}
         for window in (0, *WINDOWS):
             sampler = {"sampler": "jacobi", "window": window} if window else {}
@@ -39,8 +40,8 @@ def jacobi(device: torch.device, pictures: int) -> list[Row]:
     for window in WINDOWS:
         name = f"jacobi on {DEFAULT_CHECKPOINT}, window {window}"
         rows += [
-            Row(name, "s", {"sequential": taken[0] / pictures, "ours": taken[window] / pictures}),
-            Row(name, "passes a code", {"sequential": 1.0, "ours": passes[window] / pictures / codes}),
-            Row(name, "identical pictures", {"sequential": 1.0, "ours": same[window] / pictures}),
+            Row(name, "s", {"sequential": taken[0] / PICTURES, "ours": taken[window] / PICTURES}),
+            Row(name, "passes a code", {"sequential": 1.0, "ours": passes[window] / PICTURES / codes}),
+            Row(name, "identical pictures", {"sequential": 1.0, "ours": same[window] / PICTURES}),
         ]
     return rows

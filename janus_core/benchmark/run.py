@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
     measurements = plan(args, engines, model, twin, bandwidth)
     measurements += [
         lambda: loading(opened, args.dtype, 1 if args.quick else 3),
-        lambda: jacobi(device, 4 if args.quick else 16),
+        lambda: jacobi(device),
     ]
     about = {
         "model": args.model,
