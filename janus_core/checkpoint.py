@@ -57,6 +57,11 @@ class Source:
         return place.name, place.parent.parent.name
 
     @property
+    def is_1_3b(self) -> bool:
+        """Whether a name says Janus-1.3B, which nothing else in its files does."""
+        return any("1.3b" in name.lower() for name in self.names)
+
+    @property
     def dtype(self) -> str | None:
         """The dtype a self-contained file was written in, one of precision.NAMES; None where nothing says."""
         name = self.texts.get("dtype") if self.texts is not None else None
@@ -65,7 +70,10 @@ class Source:
     @property
     def files(self) -> tuple[Path, ...]:
         """The files that decide what is loaded."""
-        return self.weights if self.texts is not None else (self.folder / "config.json", *self.weights)
+        if self.texts is not None:
+            return self.weights
+        texts = (self.folder / name for name in TEXT_FILES)
+        return (*(path for path in texts if path.exists()), *self.weights)
 
     def place(self, name: str) -> str:
         """Where the text file `name` lies, in words."""

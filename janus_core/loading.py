@@ -115,6 +115,9 @@ class Filling:
         self.sources = {key: spell(key) for key in self.targets if not key.endswith(".weight_scale")}
         self._check_names()
         self._check_shapes()
+        for key, names in self.sources.items():
+            if _scale_of(key) in self.targets and self._as_it_is(names, self.targets[key].dtype):
+                self.targets[_scale_of(key)] = self.weights[_scale_of(names[0])].float().to("meta")
 
     def _check_names(self) -> None:
         used = {name for names in self.sources.values() for name in names}
@@ -159,6 +162,10 @@ class Filling:
     def _is_scaled(self, name: str) -> bool:
         return _scale_of(name) in self.weights and self.weights[name].dtype in SMALL.values()
 
+    def _as_it_is(self, names: list[str], kind: torch.dtype) -> bool:
+        """Whether the file has a weight in this kind of 8 bits, with one scale or one for each row."""
+        return len(names) == 1 and self._is_scaled(names[0]) and self.weights[names[0]].dtype == kind
+
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         """Every key of `targets` with its tensor, on the CPU."""
         for key, names in self.sources.items():
@@ -182,7 +189,7 @@ class Filling:
 
     def _quantised(self, names: list[str], kind: torch.dtype) -> tuple[Tensor, Tensor]:
         """One weight in 8 bits and its scale; as the file has them, where it has this kind."""
-        if len(names) == 1 and self._is_scaled(names[0]) and self.weights[names[0]].dtype == kind:
+        if self._as_it_is(names, kind):
             return self.weights[names[0]], self.weights[_scale_of(names[0])].float()
         return quantise(self._whole(names), kind)
 

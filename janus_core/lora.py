@@ -18,6 +18,7 @@ from .packing import places
 DOWN = re.compile(r"\.(?:lora_A(?:\.default)?|lora_down)\.weight$")
 UP = re.compile(r"\.(?:lora_B(?:\.default)?|lora_up)\.weight$")
 ALPHA = re.compile(r"\.alpha$")
+ADAPTER_CONFIG = "adapter_config.json"
 # Lookup tables are no matrices to be multiplied, and pictures keep the codes they were drawn with.
 NOT_LINEAR = re.compile(r"^gen_vision_model\.|embed")
 
@@ -126,11 +127,11 @@ def read_lora(path: Path, model: nn.Module) -> list[LoraLayer]:
 
 def _peft_scaling(folder: Path) -> Callable[[int], float]:
     """Rank -> scale, as the adapter_config.json in a PEFT LoRA's folder says, if there is one."""
-    config = Source(folder, ()).read_json("adapter_config.json")
+    config = Source(folder, ()).read_json(ADAPTER_CONFIG)
     alpha, rank = config.get("lora_alpha"), config.get("r")
     if not config:
         return lambda rank: 1.0
-    where = folder / "adapter_config.json"
+    where = folder / ADAPTER_CONFIG
     if not isinstance(alpha, int | float) or not isinstance(rank, int) or not math.isfinite(alpha):
         raise CheckpointError(f"{where} has no usable lora_alpha and r: fetch the file again.")
     if config.get("alpha_pattern") or config.get("rank_pattern"):

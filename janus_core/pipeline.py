@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,9 @@ DEFAULT_CHECKPOINT = "janus-mini"
 SAMPLERS = ("sequential", "jacobi")
 DEFAULT_SHA256 = "5d7092d237b8bc2179b9c9c569ae546df88b64e30e4cb70c0ffc42daec159943"  # of its model.safetensors
 Pictures = Tensor | list[Tensor]
+# Drawing and answering change for a while how layers compute, and torch as a whole: other threads wait. A progress
+# callback may still ask for more.
+_one_at_a_time = threading.RLock()
 
 
 def load(
@@ -59,6 +64,7 @@ def load(
 class Janus:
     """A loaded model. `device` is where its arithmetic runs, `dtype` the type it runs in.
 
+    Threads may share it: of drawings and answers, whatever the model, one is made at a time.
     A host that patches layers as they are used sets `plain`, which tells those that it leaves as they are, and one that
     wants no CUDA graphs clears `graphs`.
     """
@@ -119,13 +125,16 @@ class Janus:
         elif self.graphs and graphable(self.model, self.plain):
             draw = draw_codes_graphed
         rows = count * len(drawing.prefixes) * (window if sampler == "jacobi" else 1)
-        with prepacked(self.model.decoding_parts, rows, self.device, self.plain):
+        with _one_at_a_time, prepacked(self.model.decoding_parts, rows, self.device, self.plain):
             codes = draw(self.model, drawing, self.device, progress)
         return ImageTokens(codes, grid, self.codebook)
 
     @torch.no_grad()
-    def decode(self, tokens: ImageTokens) -> Tensor:
-        """Codes -> pictures float32 [N, H, W, 3] in 0..1. Raises InputError for another model's codes."""
+    def decode(self, tokens: ImageTokens, progress: Callable[[int, int], object] | None = None) -> Tensor:
+        """Codes -> pictures float32 [N, H, W, 3] in 0..1. Raises InputError for another model's codes.
+
+        `progress(pictures decoded, pictures)` is called after each picture and may raise to stop.
+        """
         size = self.model.config.vq.codebook_size
         h, w = tokens.grid
         if tokens.codebook != self.codebook:
@@ -144,8 +153,12 @@ class Janus:
             )
         ids = ids.to(self.device)
         # One picture at a time: the decoder's activations, not its weights, are what fills memory.
-        pixels = torch.cat([self.model.gen_vision_model.decode(one[None], tokens.grid).float() for one in ids])
-        return ((pixels + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).contiguous()
+        pixels = []
+        for one in ids:
+            pixels.append(self.model.gen_vision_model.decode(one[None], tokens.grid).float())
+            if progress is not None:
+                progress(len(pixels), len(ids))
+        return ((torch.cat(pixels) + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).contiguous()
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> ImageTokens:
@@ -219,7 +232,7 @@ class Janus:
         eos = self.processor.eos
         # Of several answers, some are short, and copies would not pay.
         alone = [self.model.language_model] if len(questions) == 1 else []
-        with prepacked(alone, 1, self.device, self.plain):
+        with _one_at_a_time, prepacked(alone, 1, self.device, self.plain):
             ids = text.answer_ids(self.model, embeds, mask, eos, max_new_tokens, seed, sampling, progress)
         return [self.processor.decode(row) for row in ids]
 

@@ -24,10 +24,11 @@ def code_colours(janus: Janus) -> Tensor:
     samples = (torch.arange(SAMPLES, device=janus.device) * size // SAMPLES).unique()
     pixels = torch.cat([vq.decode(code.expand(1, 9), (3, 3)).float() for code in samples])
     edge = pixels.shape[-1] // 6
-    colours = ((pixels[..., edge:-edge, edge:-edge] + 1) / 2).clamp(0, 1).mean(dim=(2, 3))
-    vectors = vq.quantize.lookup(torch.arange(size, device=janus.device)).float()
+    colours = ((pixels[..., edge:-edge, edge:-edge] + 1) / 2).clamp(0, 1).mean(dim=(2, 3)).cpu()
+    vectors = vq.quantize.lookup(torch.arange(size, device=janus.device)).float().cpu()
+    samples = samples.cpu()
     centre, middle = vectors[samples].mean(0), colours.mean(0)
     x, y = vectors[samples] - centre, colours - middle
-    weight = RIDGE * len(x) * x.square().mean() * torch.eye(x.shape[1], device=x.device)
+    weight = RIDGE * len(x) * x.square().mean() * torch.eye(x.shape[1])
     fitted = (vectors - centre) @ torch.linalg.solve(x.T @ x + weight, x.T @ y) + middle
-    return fitted.clamp(0, 1).cpu()
+    return fitted.clamp(0, 1)

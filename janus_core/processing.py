@@ -97,7 +97,7 @@ class Processor:
         self.end_of_image = self._special(END_OF_IMAGE, path)
         self.image = self._special(IMAGE_TAG, path)
         # Janus-1.3B was trained with plain role names, Janus-Pro with a token for each.
-        plain = any("1.3b" in name.lower() for name in source.names) or self.tokenizer.token_to_id("<|User|>") is None
+        plain = source.is_1_3b or self.tokenizer.token_to_id("<|User|>") is None
         form = "{}" if plain else "<|{}|>"
         self.roles = {"user": form.format("User"), "assistant": form.format("Assistant")}
         self.image_tokens = config.vision.tokens
@@ -153,7 +153,7 @@ class Processor:
             turns = [{"role": "user", "content": turns}]
         if not turns or turns[-1]["role"] != "user" or not all(t["role"] in self.roles for t in turns):
             raise InputError("A conversation is turns of 'user' and 'assistant', and the last is the user's.")
-        if not all(turn["content"].replace(IMAGE_TAG, "").strip() for turn in turns):
+        if not all(turn["content"].replace(IMAGE_TAG, "").strip() for turn in turns if turn["role"] == "user"):
             raise InputError("The question is empty: ask something about the picture.")
         places = sum(turn["content"].count(IMAGE_TAG) for turn in turns)
         if places == 0 and pictures:

@@ -128,7 +128,7 @@ class JanusTextToImage(io.ComfyNode):
         ready = janus.to_draw(prompt, batch_size, cfg, 1 if sampler == SAMPLERS[0] else window)
         progress = host.progress(preview=preview)
         tokens = ready.generate(prompt, batch_size, seed, cfg, temperature, top_k, top_p, progress, sampler, window)
-        pictures = host.to_image(janus.to_decode(tokens).decode(tokens))
+        pictures = host.to_image(janus.to_decode(tokens).decode(tokens, host.heed_interrupts))
         if preview:
             host.show_frame(preview.sheet(pictures))
         return io.NodeOutput(pictures, tokens, ui={"janus_pictures": thumbnails(pictures, seed)})

@@ -8,7 +8,7 @@ import dataclasses
 import logging
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +152,7 @@ class HostedJanus:
         """The model, made ready to go on with a conversation. Raises InputError when it is too long."""
         check_room(self._janus, conversation, max_tokens)
         length, pictures = conversation.tokens(self._janus), len(conversation.pictures)
-        memory = describing_bytes(self._config, self._precision, pictures, length, max_tokens)
+        memory = describing_bytes(self._config, self._precision, 1, length, max_tokens, pictures)
         return self._ready(memory, ANSWERING)
 
     def to_decode(self, tokens: ImageTokens) -> Janus:
@@ -200,7 +200,12 @@ def _patches(layers: list[LoraLayer]) -> dict[Any, Any]:
 
 def file_stamps(checkpoint: str | Path) -> tuple[tuple[str, int, int], ...]:
     """Path, size and time of a checkpoint's files: another value once one is replaced. Raises CheckpointError."""
-    stats = ((path, path.stat()) for path in find(checkpoint).files)
+    return stamps(find(checkpoint).files)
+
+
+def stamps(files: Iterable[Path]) -> tuple[tuple[str, int, int], ...]:
+    """Path, size and time of each file."""
+    stats = ((path, path.stat()) for path in files)
     return tuple((str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats)
 
 
@@ -263,7 +268,7 @@ def on_prompt(handler: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
 def show(node: str, output: dict[str, Any]) -> None:
     """Tell the canvas that queued this run what a node has to show so far, for the pack's own scripts."""
     server = _server()
-    if server is None:  # a script that borrows ComfyUI's library has no canvas
+    if server is None or server.client_id is None:  # a script, which has no canvas: without an id all would be told
         return
     data = {"node": node, "output": output, "prompt_id": server.last_prompt_id}
     server.send_sync("janus.output", data, server.client_id)
@@ -273,6 +278,11 @@ def _server() -> Any:
     from server import PromptServer
 
     return getattr(PromptServer, "instance", None)  # made when ComfyUI starts to serve
+
+
+def heed_interrupts(*_: object) -> None:
+    """The core's `progress` for work that shows none: stops when the user says so."""
+    comfy.model_management.throw_exception_if_processing_interrupted()
 
 
 def progress(
@@ -286,7 +296,7 @@ def progress(
 
     def report(step: int, total: int, tokens: Any) -> None:
         nonlocal told
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        heed_interrupts()
         frame = preview(step, total, tokens) if preview else None
         now = time.monotonic()
         if frame or step == total or now - told >= OFTEN:

@@ -7,6 +7,7 @@ import math
 from comfy_api.latest import io
 
 from ..janus_core import CheckpointError, InputError
+from ..janus_core.lora import ADAPTER_CONFIG
 from . import host
 from .load import JanusType
 
@@ -54,12 +55,12 @@ class JanusLoRA(io.ComfyNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, lora: str | None, **_: object) -> tuple[str, int, int] | None:
-        """Changes when the file is replaced on disk."""
+    def fingerprint_inputs(cls, lora: str | None, **_: object) -> tuple[tuple[str, int, int], ...] | None:
+        """Changes when the file, or what PEFT puts beside it, is replaced on disk."""
         if lora is None:
             return None
         path = host.lora_path(lora)
-        return str(path), path.stat().st_size, path.stat().st_mtime_ns
+        return host.stamps(file for file in (path, path.with_name(ADAPTER_CONFIG)) if file.exists())
 
     @classmethod
     def execute(cls, janus: host.HostedJanus, lora: str, strength: float) -> io.NodeOutput:

@@ -67,8 +67,7 @@ def answer_ids(
     open_rows = set(range(rows))
     for step in range(max_new_tokens):
         logits = model.language_model.lm_head(hidden[:, -1])
-        if step == 0:
-            check_finite(logits)
+        check_finite(logits)
         drawn = draw_tokens(logits, sampling, keys, step)
         for row, token in enumerate(drawn.tolist()):
             if row in open_rows:

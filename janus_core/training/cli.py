@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from ..checkpoint import Source, find
+from ..checkpoint import TEXT_FILES, Source, find
 from ..config import JanusConfig
 from ..errors import InputError
 from ..loading import load_model
@@ -33,7 +33,6 @@ from .world_samples import WorldCodes, world_sources
 
 PHASES = ("vq", "siglip", "stage1", "stage2", "stage3")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-LAYOUT = ("*.json", "*.model", "LICENSE*")
 LEAST_AGREEMENT = 0.99
 SIMPLE_SAMPLES = 64_000  # of stage 2 of the mini, in which simple scenes and questions give way to all
 
@@ -110,11 +109,17 @@ class Job:
         if not self.args.checkpoint:
             return write_layout(self.out)
         source = find(self.args.checkpoint)
+        if source.is_1_3b != Source(self.out, ()).is_1_3b:
+            raise InputError(
+                "A Janus-1.3B is known by its folder's name: let the name of --out contain 1.3B where that of --checkpoint "
+                "does, and only there."
+            )
         self.out.mkdir(parents=True, exist_ok=True)
-        for pattern in LAYOUT:
-            for path in source.folder.glob(pattern):
-                if not path.name.endswith(".index.json"):
-                    shutil.copy(path, self.out / path.name)
+        for name in TEXT_FILES:
+            if (text := source.read(name)) is not None:
+                (self.out / name).write_text(text, encoding="utf-8")
+        for path in source.folder.glob("LICENSE*") if source.texts is None else ():
+            shutil.copy(path, self.out / path.name)
         return source.config()
 
     def finished(self, phase: str) -> bool:
@@ -175,6 +180,12 @@ class Job:
 
     def train_stage(self, phase: str, last: bool) -> None:
         """Train one of the three stages and write the folder's weights, in the final type after the last one."""
+        later = [name for name in PHASES[PHASES.index(phase) + 1 :] if (self.states / f"{name}.pt").exists()]
+        if later:
+            raise InputError(
+                f"{self.out} has gone on to {later[-1]}, which {phase} would undo: to train {phase} from there, give "
+                f"--checkpoint {self.out} and another --out."
+            )
         model = self._start().float().to(self.args.device)
         stage = self._stage(phase)
         simple = SIMPLE_SAMPLES if phase == "stage2" else 0

@@ -201,7 +201,7 @@ class Trainer:
 
     def resume(self, path: Path) -> None:
         """Go on exactly where `save` was called. Raises ValueError when the file belongs to another stage or seed."""
-        state = torch.load(path, weights_only=True, map_location=self.device)
+        state = torch.load(path, weights_only=True, map_location="cpu")
         if state["seed"] != self.mixture.seed or state["stage"]["trained"] != self.stage.trained:
             raise ValueError(
                 f"{path} belongs to another run (its seed or its trained parts differ): use another folder."

@@ -141,11 +141,13 @@ def measure(host: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tu
 def test_nodes_ask_for_the_memory_they_take(
     host: Any, middling: Path, measure: Any, count: int, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from pack.nodes.chat import JanusChat  # pyright: ignore[reportMissingImports]
     from pack.nodes.describe import JanusDescribeImage  # pyright: ignore[reportMissingImports]
     from pack.nodes.generate import JanusTextToImage  # pyright: ignore[reportMissingImports]
 
     # What ComfyUI's executor fills in before it calls a node.
-    monkeypatch.setattr(JanusDescribeImage, "hidden", SimpleNamespace(unique_id="1"))
+    for node in (JanusDescribeImage, JanusChat):
+        monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id="1"))
 
     hosted = host.load_janus(middling, dtype)
     settings = {"seed": 0, "batch_size": count, "cfg": 5.0, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
@@ -155,7 +157,11 @@ def test_nodes_ask_for_the_memory_they_take(
     describing = measure(
         hosted, lambda: JanusDescribeImage.execute(hosted, pictures, "What is it?", 8, 1.0, 0), [pictures]
     )
-    for what, (asked, taken) in zip(("drawing", "decoding", "describing"), [*drawing, *describing], strict=True):
+    said = "What are these? " * 8
+    talking = measure(hosted, lambda: JanusChat.execute(hosted, said, 8, 1.0, 0, 0, pictures), [pictures])
+    talking += measure(hosted, lambda: JanusChat.execute(hosted, said, 8, 1.0, 0, 0), [])
+    names = ("drawing", "decoding", "describing", "talking about pictures", "talking")
+    for what, (asked, taken) in zip(names, [*drawing, *describing, *talking], strict=True):
         print(f"{what} {count} in {dtype}: asked {asked}, took {taken}, {asked / taken - 1:+.1%}")
         assert taken <= asked <= 1.15 * taken
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from digest import digest
 from PIL import Image
 
 import janus_core
+from janus_core.convert import convert
 from janus_core.errors import InputError
 from janus_core.training import cli, evaluate
 from janus_core.training.captions import QUESTION_KINDS
@@ -56,6 +58,35 @@ def test_fine_tuning_on_a_users_folder_leaves_a_folder_that_loads(tiny_folder: P
 
     command("stage3", "--checkpoint", str(tiny_folder), "--data", str(data), "--out", str(out), *flags)
     assert digest(janus_core.load(out).model) == digest(after.model), "a finished run changes nothing"
+
+
+def test_a_stage_that_would_undo_a_later_one_is_refused(tiny_folder: Path, data: Path, tmp_path: Path):
+    out = tmp_path / "tuned"
+    flags = ["--checkpoint", str(tiny_folder), "--data", str(data), "--out", str(out), "--steps", "1", "--batch", "2"]
+    command("stage2", *flags)
+    command("stage3", *flags)
+    tuned = digest(janus_core.load(out).model)
+    with pytest.raises(InputError, match="has gone on to stage3"):
+        command("stage2", *flags)
+    assert digest(janus_core.load(out).model) == tuned
+
+
+def test_a_self_contained_file_can_be_trained_on(tiny_folder: Path, data: Path, tmp_path: Path):
+    alone = convert(tiny_folder, tmp_path / "alone.safetensors", "fp32")
+    out = tmp_path / "tuned"
+    flags = ["--data", str(data), "--out", str(out), "--steps", "1", "--batch", "2"]
+    command("stage3", "--checkpoint", str(alone), *flags)
+    assert janus_core.load(out).processor.roles == janus_core.load(tiny_folder).processor.roles
+
+
+def test_a_janus_1_3b_keeps_its_name_so_that_its_roles_stay_plain(tiny_folder: Path, data: Path, tmp_path: Path):
+    old = shutil.copytree(tiny_folder, tmp_path / "Janus-1.3B")
+    flags = ["--checkpoint", str(old), "--data", str(data), "--steps", "1", "--batch", "2"]
+    with pytest.raises(InputError, match=r"contain 1\.3B"):
+        command("stage3", *flags, "--out", str(tmp_path / "tuned"))
+    assert not (tmp_path / "tuned").exists()
+    command("stage3", *flags, "--out", str(tmp_path / "tuned-1.3b"))
+    assert janus_core.load(tmp_path / "tuned-1.3b").processor.roles["user"] == "User"
 
 
 def test_a_checkpoints_tokenizer_learns_to_draw_its_codes_better_and_keeps_them(tiny_folder: Path, tmp_path: Path):

@@ -53,6 +53,16 @@ def test_eos_at_once_is_an_empty_answer(janus, monkeypatch, calls):
     assert len(calls) == 1
 
 
+def test_nan_that_comes_later_is_an_error_and_no_answer(copy):
+    janus = janus_core.load(copy())
+    words = new_ids(janus, ["What?"])[0]
+    janus.model.language_model.model.embed_tokens.weight.data[words[1]] = float("nan")
+    prompt = janus.processor.question_prompt("What?", 0)
+    assert words[1] not in (*prompt, words[0])
+    with pytest.raises(janus_core.CheckpointError, match="NaN"):
+        janus.answer("What?")
+
+
 def test_rows_stop_each_at_its_own_eos(janus64):
     free = [new_ids(janus64, [q], sampling=Sampling(1.0), seed=30 + i)[0] for i, q in enumerate(QUESTIONS)]
     stop = next(token for token in free[0][2:] if not all(token in row for row in free))

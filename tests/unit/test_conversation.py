@@ -73,3 +73,9 @@ def test_too_long_a_conversation_says_which_turns_to_drop(janus: janus_core.Janu
         check_room(janus, asked.without(oldest), room)
     with pytest.raises(InputError, match="fewer words"):
         check_room(janus, asked, janus.context - need[5] + 1)
+
+
+def test_a_conversation_goes_on_after_an_answer_of_no_words(janus: janus_core.Janus) -> None:
+    conversation = Conversation().ask("Hello", []).told("").ask("What is two and two?", [])
+    assert janus.answer(list(conversation.turns), max_new_tokens=1) is not None
+    assert conversation.tokens(janus) > Conversation().ask("What is two and two?", []).tokens(janus)

@@ -219,3 +219,22 @@ def test_the_command_line_converts_and_draws_from_the_file(tmp_path, capsys):
     assert ids == janus_core.load(path, dtype="int8").generate("a boat").ids.tolist()
     assert main(["convert", str(TINY), str(path)]) == 2
     assert "is there already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("dtype", "rows"), [("int8", False), ("fp8_e4m3fn", True)])
+def test_scales_in_another_layout_than_ours_are_kept(tmp_path, dtype, rows):
+    """One scale for a whole int8 weight, or one for each row in fp8."""
+    path = convert(TINY, tmp_path / "ours.safetensors", dtype)
+    with safe_open(path, framework="pt") as file:
+        texts = file.metadata()
+    state = load_file(path)
+    for key in [key for key in state if key.endswith("_scale")]:
+        height = len(state[key.removesuffix("_scale")])
+        state[key] = torch.linspace(0.01, 0.02, height)[:, None] if rows else torch.tensor(0.01)
+    theirs = tmp_path / "theirs.safetensors"
+    save_file(state, theirs, texts)
+    again = load_file(convert(theirs, tmp_path / "again.safetensors", dtype))
+    assert again.keys() == state.keys()
+    assert all(torch.equal(bits(again[key]), bits(state[key])) for key in state)
+    ours, expected = janus_core.load(tmp_path / "again.safetensors", dtype=dtype), janus_core.load(theirs, dtype=dtype)
+    assert torch.equal(ours.generate("a red circle").ids, expected.generate("a red circle").ids)

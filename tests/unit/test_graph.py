@@ -68,13 +68,25 @@ def test_a_model_on_the_cpu_or_patched_as_it_is_used_gets_no_graphs(exact: janus
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("prompt", ["a boat", "a red circle and a blue square " * 8])
-def test_a_graph_draws_what_the_same_steps_draw_without_it(prompt: str) -> None:
-    janus = janus_core.load(device="cuda", dtype=torch.float64)
+def test_a_graph_draws_what_the_same_steps_draw_without_it(
+    prompt: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captured = []
+    capture = graph._capture
+    monkeypatch.setattr(graph, "_capture", lambda *args: captured.append(capture(*args)) or captured[-1])
+    janus = janus_core.load(device="cuda", dtype=dtype)
     assert graph.graphable(janus.model, janus.plain)
     assert not graph.graphable(janus.model, lambda layer: layer is not janus.model.language_model.model.norm)
     for cfg_weight in (1.0, 5.0):
         what = drawing(janus, prompt, cfg_weight)
         plain = draw_codes(janus.model, what, "cuda")
-        assert torch.equal(graph.draw_codes_graphed(janus.model, what, "cuda"), plain)
-        assert torch.equal(janus.generate(prompt, 5, 3, cfg_weight).ids, plain)
+        captured.clear()
+        drawn = graph.draw_codes_graphed(janus.model, what, "cuda")
+        assert captured and None not in captured
+        if dtype == torch.float64:
+            assert torch.equal(drawn, plain)
+            assert torch.equal(janus.generate(prompt, 5, 3, cfg_weight).ids, plain)
+        else:  # another kernel may round otherwise, and then a picture goes its own way from there
+            assert (drawn == plain).float().mean() > 0.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import psutil
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+import janus_core
 from janus_core.model import prepack
 from janus_core.model.prepack import FAST_ROWS, copied_bytes, multiplies_bfloat16, prepacked
 from janus_core.model.quantised import FEW_ROWS, QuantisedLinear, dequantise, quantise, quantised_linear
@@ -121,3 +123,12 @@ def test_answering_reads_weights_as_they_lie_by_the_kernel_for_one_row(janus, mo
     assert answer == plain
     assert seen == {prepack.multiplies_bfloat16()} and "forward" not in head.__dict__
     assert torch._C._get_mkldnn_enabled(), "what other layers use is switched on again"
+
+
+def test_threads_that_share_a_model_draw_what_each_draws_alone(monkeypatch):
+    monkeypatch.setattr(prepack, "LEAST", 1)
+    janus = janus_core.load(dtype=torch.float32)
+    draw = lambda seed: janus.generate("a red circle", seed=seed).ids.tolist()
+    alone = [draw(seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(draw, range(4))) == alone
