@@ -40,6 +40,8 @@ def load_from(args: argparse.Namespace) -> Janus:
 
 def generate(args: argparse.Namespace) -> None:
     """Draw pictures into the output folder, one PNG a seed."""
+    if args.output.exists() and not args.output.is_dir():
+        raise InputError(f"{args.output} is a file: give a folder as --output.")
     janus = load_from(args)
     tokens = janus.generate(
         args.prompt,

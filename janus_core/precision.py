@@ -32,9 +32,16 @@ class Precision:
         return torch.float32 if self.compute == torch.float16 else self.compute
 
     def check(self, device: torch.device | str) -> None:
-        """Raise InputError where the device cannot hold such weights."""
+        """Raise InputError where there is no such device, or it cannot hold such weights."""
         if self.small == torch.float8_e4m3fn and torch.device(device).type == "mps":
             raise InputError("An Apple GPU has no fp8: choose int8, or fp16.")
+        try:
+            torch.empty(0, device=device)
+        except (AssertionError, NotImplementedError, RuntimeError) as error:
+            reason = next(iter(str(error).splitlines()), "unknown")
+            raise InputError(
+                f"The device {device} cannot be used here ({reason}): choose another, such as cpu."
+            ) from error
 
     @classmethod
     def of(cls, dtype: torch.dtype | str | Precision, compute: torch.dtype | None = None) -> Precision:

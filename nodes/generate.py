@@ -125,7 +125,8 @@ class JanusTextToImage(io.ComfyNode):
         window: int = 8,
     ) -> io.NodeOutput:
         preview = preview_of(janus)
-        ready = janus.to_draw(prompt, batch_size, cfg, 1 if sampler == SAMPLERS[0] else window)
+        looking = preview is not None and preview.whole
+        ready = janus.to_draw(prompt, batch_size, cfg, 1 if sampler == SAMPLERS[0] else window, looking)
         progress = host.progress(preview=preview)
         tokens = ready.generate(prompt, batch_size, seed, cfg, temperature, top_k, top_p, progress, sampler, window)
         pictures = host.to_image(janus.to_decode(tokens).decode(tokens, host.heed_interrupts))

@@ -132,15 +132,20 @@ class HostedJanus:
                 _part(janus.model, part), load_device=load_device, offload_device=offload_device
             )
 
-    def to_draw(self, prompt: str, pictures: int, cfg_weight: float, window: int = 1) -> Janus:
-        """The model, made ready to draw `pictures` at once, `window` codes a step. Raises InputError for a bad prompt."""
+    def to_draw(self, prompt: str, pictures: int, cfg_weight: float, window: int = 1, looking: bool = False) -> Janus:
+        """The model, made ready to draw `pictures` at once, `window` codes a step. Raises InputError for a bad prompt.
+
+        `looking` makes it ready to decode what is drawn so far, too.
+        """
         length = len(self._janus.processor.drawing_prompt(prompt))
         precision, device, guided = self._precision, self._janus.device, cfg_weight != 1
         rows = pictures * window * (2 if guided else 1)
         casting = not used_as_it_lies(precision.small, precision.compute, device, rows)
         memory = drawing_bytes(self._config, precision, pictures, length, guided, window, casting)
         memory += copied_bytes(self._janus.model.decoding_parts, rows, device)
-        return self._ready(memory, DRAWING)
+        if looking:
+            memory += decoding_bytes(self._config, self._precision, 1, self._config.grid)
+        return self._ready(memory, (*DRAWING, *DECODING) if looking else DRAWING)
 
     def to_answer(self, question: str, max_tokens: int) -> Janus:
         """The model, made ready to answer about one picture at a time. Raises InputError for an empty question."""
@@ -161,7 +166,7 @@ class HostedJanus:
         return self._ready(memory, DECODING)
 
     def to_look(self) -> Janus:
-        """The model, made ready to decode pictures while they are drawn: before `to_draw`, which comes first."""
+        """The model, made ready to find its codes' colours."""
         memory = decoding_bytes(self._config, self._precision, 1, self._config.grid)
         return self._ready(memory, DECODING)
 

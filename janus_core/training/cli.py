@@ -28,7 +28,7 @@ from .siglip_trainer import SigLIPRecipe, train_siglip
 from .stages import MINI, PAPER, Stage
 from .trainer import Trainer, run_stage
 from .vq_trainer import VQRecipe, to_pixels, train_vq
-from .world import render, sample_crowded_scene, sample_scene
+from .world import SIDE, render, sample_crowded_scene, sample_scene
 from .world_samples import WorldCodes, world_sources
 
 PHASES = ("vq", "siglip", "stage1", "stage2", "stage3")
@@ -63,6 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the phases asked for. Raises InputError for settings or data that make no sense."""
+    for name in ("steps", "batch", "micro_batch"):
+        if (value := getattr(args, name)) is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} is {value}: give at least 1.")
     settings = read_settings(args.config)
     job = Job(args, settings)
     for phase in PHASES if args.phase == "all" else (args.phase,):
@@ -129,7 +132,10 @@ class Job:
         names = ("steps", "batch", "micro_batch", "learning_rate", "warm_up", "decay", "ema")
         flags = {name: getattr(self.args, name) for name in names}
         if self.args.mix:
-            parts = tuple(float(part) for part in self.args.mix.split(":"))
+            try:
+                parts = tuple(float(part) for part in self.args.mix.split(":"))
+            except ValueError:
+                parts = ()
             if len(parts) != 3 or min(parts) < 0 or sum(parts) == 0:
                 raise InputError(f"--mix is {self.args.mix}: give understanding:text:generation, e.g. 5:1:4.")
             flags["mix"] = parts
@@ -137,6 +143,11 @@ class Job:
 
     def train_eye(self, phase: str) -> None:
         """Train the VQ tokenizer, or the mini's SigLIP, to `training/<phase>.safetensors`; with --checkpoint its own."""
+        if phase == "siglip" and (self.args.data or self.config.vision.image_size != SIDE):
+            raise InputError(
+                f"siglip learns from the mini's own world, {SIDE} pixels wide: leave --data out, and give no checkpoint of "
+                "another picture size. On your pictures an eye learns in stage3."
+            )
         flags = self._flags(phase) | {"seed": self.args.seed}
         recipe_type = VQRecipe if phase == "vq" else SigLIPRecipe
         try:

@@ -213,13 +213,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, janus: Janus) -> dict:
     """Score `janus`, print tables as they come, write `report.json` and `scores.md`; or, with --geneval, draw its prompts.
 
-    Raises InputError when pictures are to be kept and there is no folder for them.
+    Raises InputError when pictures are to be kept and there is no folder for them, or numbers are odd.
     """
     out: Path | None = args.out
     if out is None and (args.keep or args.geneval):
         raise InputError("Pictures are to be kept and there is no folder for them: give --out.")
+    for option, value in (("--prompts", args.prompts), ("--answers", args.answers)):
+        if value % 2 or value < 0:
+            raise InputError(f"{option} is {value}: half of them are held out, so give an even number, or 0.")
     if args.geneval and out:
-        drawn = draw_prompts(janus, args.geneval, out, args.pictures, args.cfg[0], args.temperature, args.seed)
+        drawn = draw_prompts(
+            janus, args.geneval, out, args.pictures, args.cfg[0], args.temperature, args.top_p, args.seed
+        )
         print(f"{drawn} prompts, {args.pictures} pictures each, at CFG weight {args.cfg[0]:g} in {out}")
         return {"prompts": drawn}
     report: dict = {"pictures_a_prompt": args.pictures, "temperature": args.temperature, "top_p": args.top_p}
@@ -244,5 +249,5 @@ def run(args: argparse.Namespace, janus: Janus) -> dict:
         (out / "scores.md").write_text(markdown(report) + "\n", encoding="utf-8")
     if args.sheet:
         best = float(report.get("best_cfg", args.cfg[0]))
-        contact_sheet(janus, best, args.cfg, args.temperature).save(args.sheet)
+        contact_sheet(janus, best, args.cfg, args.temperature, args.top_p).save(args.sheet)
     return report

@@ -26,7 +26,14 @@ def write_prompt(folder: Path, index: int, metadata: dict, pictures: np.ndarray)
 
 
 def draw_prompts(
-    janus: Janus, prompts: Path, folder: Path, pictures: int, cfg_weight: float, temperature: float, seed: int
+    janus: Janus,
+    prompts: Path,
+    folder: Path,
+    pictures: int,
+    cfg_weight: float,
+    temperature: float,
+    top_p: float,
+    seed: int,
 ) -> int:
     """Draw every prompt of an `evaluation_metadata.jsonl`; return how many. Raises InputError for a line without one."""
     lines = [line for line in prompts.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -34,7 +41,8 @@ def draw_prompts(
         metadata = json.loads(line)
         if "prompt" not in metadata:
             raise InputError(f"{prompts} line {index + 1} has no prompt: give GenEval's evaluation_metadata.jsonl.")
-        tokens = janus.generate(metadata["prompt"], pictures, seed + index * pictures, cfg_weight, temperature)
+        first = seed + index * pictures
+        tokens = janus.generate(metadata["prompt"], pictures, first, cfg_weight, temperature, top_p=top_p)
         drawn = (janus.decode(tokens) * 255).round().to(torch.uint8).cpu().numpy()
         write_prompt(folder, index, metadata, drawn)
     return len(lines)

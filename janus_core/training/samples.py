@@ -84,7 +84,7 @@ def read_folder(folder: Path, processor: Processor) -> dict[str, Source]:
     for path in files:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             if line.strip():
-                kind, entry = _read_line(line, folder, f"{path} line {number}")
+                kind, entry = _read_line(line, folder, f"{path} line {number}", processor)
                 lines.setdefault(kind, []).append(entry)
 
     def source(entries: list[dict]) -> Source:
@@ -93,7 +93,7 @@ def read_folder(folder: Path, processor: Processor) -> dict[str, Source]:
     return {kind: source(entries) for kind, entries in lines.items()}
 
 
-def _read_line(line: str, folder: Path, where: str) -> tuple[str, dict]:
+def _read_line(line: str, folder: Path, where: str, processor: Processor) -> tuple[str, dict]:
     try:
         entry = json.loads(line)
     except ValueError as error:
@@ -103,20 +103,38 @@ def _read_line(line: str, folder: Path, where: str) -> tuple[str, dict]:
     ):
         raise InputError(f"{where} has neither a prompt, nor turns, nor a question and an answer.")
     names = entry.get("images") or ([entry["image"]] if "image" in entry else [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{where} names its pictures as {names!r}: give a list of paths.")
     paths = [folder / name for name in names]
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise InputError(f"{where} names {missing[0]}, which is not there: paths are relative to {folder}.")
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                image.verify()
+        except Exception as error:  # Pillow's readers raise anything: OSError, SyntaxError, ValueError, ...
+            raise InputError(f"{where} names {path}, which is no picture that can be read ({error}).") from error
     if "prompt" in entry:
         if len(paths) != 1:
             raise InputError(f"{where} has a prompt and {len(paths)} pictures: a prompt goes with exactly one.")
+        if not isinstance(entry["prompt"], str) or not entry["prompt"].strip():
+            raise InputError(f"{where} has the prompt {entry['prompt']!r}: say in words what the picture shows.")
         return "generation", {"prompt": entry["prompt"], "paths": paths}
     turns = entry.get("turns") or [
         {"role": "user", "content": entry["question"]},
         {"role": "assistant", "content": entry["answer"]},
     ]
+    if not isinstance(turns, list) or not all(
+        isinstance(turn, dict) and isinstance(turn.get("content"), str) and turn["content"].strip() for turn in turns
+    ):
+        raise InputError(f"{where} has a turn without words: each is an object with a role and its content, as text.")
     if len(turns) < 2 or turns[-1].get("role") != "assistant":
         raise InputError(f"{where} has turns that do not end with the assistant's: what it says is what is learned.")
+    try:
+        processor.question_prompt(turns[:-1], len(paths))
+    except (InputError, KeyError) as error:
+        raise InputError(f"{where} is no conversation: {error}") from error
     return ("understanding" if paths else "text"), {"turns": turns, "paths": paths}
 
 

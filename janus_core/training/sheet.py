@@ -21,10 +21,12 @@ SWEPT = "a yellow cross and a blue circle"
 SEEDS, GAP, WORDS = 6, 6, 300
 
 
-def contact_sheet(janus: Janus, cfg_weight: float, cfg_weights: list[float], temperature: float) -> Image.Image:
+def contact_sheet(
+    janus: Janus, cfg_weight: float, cfg_weights: list[float], temperature: float, top_p: float
+) -> Image.Image:
     """PROMPTS at `cfg_weight`, a row each, seeds 0 to 5; below, SWEPT with seed 0 at each of `cfg_weights`."""
-    rows = [(text, _pictures(janus, text, SEEDS, cfg_weight, temperature)) for text in PROMPTS]
-    swept = [picture for weight in cfg_weights for picture in _pictures(janus, SWEPT, 1, weight, temperature)]
+    rows = [(text, _pictures(janus, text, SEEDS, cfg_weight, temperature, top_p)) for text in PROMPTS]
+    swept = [picture for weight in cfg_weights for picture in _pictures(janus, SWEPT, 1, weight, temperature, top_p)]
     rows.append((f"{SWEPT}\nseed 0, CFG weight {', '.join(f'{w:g}' for w in cfg_weights)}", swept))
     step = rows[0][1][0].width + GAP
     columns = max(SEEDS, len(cfg_weights))
@@ -38,6 +40,8 @@ def contact_sheet(janus: Janus, cfg_weight: float, cfg_weights: list[float], tem
     return sheet
 
 
-def _pictures(janus: Janus, prompt: str, count: int, cfg_weight: float, temperature: float) -> list[Image.Image]:
-    drawn = janus.decode(janus.generate(prompt, count, 0, cfg_weight, temperature))
+def _pictures(
+    janus: Janus, prompt: str, count: int, cfg_weight: float, temperature: float, top_p: float
+) -> list[Image.Image]:
+    drawn = janus.decode(janus.generate(prompt, count, 0, cfg_weight, temperature, top_p=top_p))
     return [Image.fromarray(picture.numpy()) for picture in (drawn * 255).round().to(torch.uint8).cpu()]

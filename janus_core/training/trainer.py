@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ..errors import InputError
 from ..model.janus import JanusModel
 from ..packing import places, unpacked
 from ..processing import Processor, preprocess
@@ -200,10 +201,10 @@ class Trainer:
         path.with_suffix(".tmp").replace(path)
 
     def resume(self, path: Path) -> None:
-        """Go on exactly where `save` was called. Raises ValueError when the file belongs to another stage or seed."""
+        """Go on exactly where `save` was called. Raises InputError when the file belongs to another stage or seed."""
         state = torch.load(path, weights_only=True, map_location="cpu")
         if state["seed"] != self.mixture.seed or state["stage"]["trained"] != self.stage.trained:
-            raise ValueError(
+            raise InputError(
                 f"{path} belongs to another run (its seed or its trained parts differ): use another folder."
             )
         with torch.no_grad():

@@ -108,6 +108,40 @@ def test_a_checkpoints_eye_goes_on_learning(tiny_folder: Path, tmp_path: Path):
     assert 0 < change < 1e-4
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"turns": ["a", "b"]},
+        {"image": None, "prompt": "a boat"},
+        {"image": "wide.png", "prompt": " "},
+        {"image": "wide.png", "prompt": 3},
+        {"image": "broken.png", "prompt": "a boat"},
+        {"question": " ", "answer": "yes"},
+        {"question": "really?", "answer": 1},
+        {"turns": [{"role": "system", "content": "hello"}, {"role": "assistant", "content": "hello"}]},
+        {"image": "wide.png", "question": "<image_placeholder><image_placeholder> which?", "answer": "both"},
+    ],
+)
+def test_a_line_that_cannot_be_learned_from_is_named_as_it_is_read(data: Path, processor, line: dict):
+    (data / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    (data / "more.jsonl").write_text("\n" + json.dumps(line))
+    with pytest.raises(InputError, match=r"more\.jsonl line 2"):
+        read_folder(data, processor)
+
+
+@pytest.mark.parametrize(
+    ("flags", "match"), [(["--micro-batch", "0"], "--micro-batch is 0"), (["--mix", "a:b:c"], "--mix is a:b:c")]
+)
+def test_settings_that_make_no_sense_are_named(tiny_folder: Path, tmp_path: Path, flags: list[str], match: str):
+    with pytest.raises(InputError, match=match):
+        command("stage2", "--checkpoint", str(tiny_folder), "--out", str(tmp_path / "out"), "--steps", "1", *flags)
+
+
+def test_the_eye_is_not_trained_on_a_users_pictures_without_a_word(tiny_folder: Path, data: Path, tmp_path: Path):
+    with pytest.raises(InputError, match="leave --data out"):
+        command("siglip", "--checkpoint", str(tiny_folder), "--data", str(data), "--out", str(tmp_path / "out"))
+
+
 def test_a_user_folder_gives_every_kind_of_sample(data: Path, processor):
     sources = read_folder(data, processor)
     assert set(sources) == {"generation", "understanding", "text"}
@@ -210,7 +244,7 @@ def test_genevals_own_prompts_are_drawn_into_its_layout(tiny_folder: Path, tmp_p
     lines = [{"tag": "single_object", "include": [{"class": "bench", "count": 1}], "prompt": "a photo of a bench"}]
     (tmp_path / "metadata.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
     janus = janus_core.load(tiny_folder)
-    assert draw_prompts(janus, tmp_path / "metadata.jsonl", tmp_path / "out", 2, 2.0, 1.0, seed=4) == 1
+    assert draw_prompts(janus, tmp_path / "metadata.jsonl", tmp_path / "out", 2, 2.0, 1.0, 1.0, seed=4) == 1
     assert json.loads((tmp_path / "out" / "00000" / "metadata.jsonl").read_text()) == lines[0]
     drawn = janus.decode(janus.generate("a photo of a bench", 2, 4, 2.0))[1]
     kept = np.asarray(Image.open(tmp_path / "out" / "00000" / "samples" / "00001.png"))
