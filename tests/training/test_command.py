@@ -112,6 +112,7 @@ def test_a_checkpoints_eye_goes_on_learning(tiny_folder: Path, tmp_path: Path):
     "line",
     [
         {"turns": ["a", "b"]},
+        {"turns": []},
         {"image": None, "prompt": "a boat"},
         {"image": "wide.png", "prompt": " "},
         {"image": "wide.png", "prompt": 3},
