@@ -90,9 +90,17 @@ def test_an_answer_is_copied_with_one_click(canvas: Canvas) -> None:
     canvas.show()
     canvas.run()
     expect(answers(canvas)).to_have_count(1)
-    canvas.page.locator(".janus-panel").get_by_text("Copy", exact=True).click()
+    copy = canvas.page.locator(".janus-panel").get_by_text("Copy", exact=True)
+    copy.click()
     expect(canvas.page.get_by_text("Copied")).to_be_visible()
     assert canvas.page.evaluate("navigator.clipboard.readText()") == answers(canvas).inner_text()
+    canvas.page.evaluate("navigator.clipboard.writeText('nothing')")
+    # Over plain http from another machine a page has no clipboard of this kind.
+    canvas.page.evaluate("window.kept = navigator.clipboard")
+    canvas.page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    expect(copy).to_have_text("Copy")
+    copy.click()
+    assert canvas.page.evaluate("window.kept.readText()") == answers(canvas).inner_text()
 
 
 def test_an_answer_can_be_selected_without_moving_the_node(canvas: Canvas) -> None:

@@ -14,11 +14,20 @@ export function make(tag, className, properties = {}, ...children) {
     return element
 }
 
+/** Put text on the clipboard, which pages from another machine over plain http reach only in the old way. */
+async function copy(text) {
+    if (navigator.clipboard) return navigator.clipboard.writeText(text)
+    const area = document.body.appendChild(make("textarea", "", { value: text }))
+    area.select()
+    document.execCommand("copy")
+    area.remove()
+}
+
 /** A button that copies what `text()` gives and says so for a moment. */
 export function copyButton(text, label = "Copy") {
     const button = make("button", "janus-button", { textContent: label, title: "Copy the text" })
     button.onclick = async () => {
-        await navigator.clipboard.writeText(text())
+        await copy(text())
         button.textContent = "Copied"
         setTimeout(() => (button.textContent = label), 1200)
     }
