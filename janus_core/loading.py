@@ -117,7 +117,8 @@ class Filling:
         self._check_shapes()
         for key, names in self.sources.items():
             if _scale_of(key) in self.targets and self._as_it_is(names, self.targets[key].dtype):
-                self.targets[_scale_of(key)] = self.weights[_scale_of(names[0])].float().to("meta")
+                scale = self.weights[_scale_of(names[0])]
+                self.targets[_scale_of(key)] = torch.empty_like(scale, dtype=torch.float32, device="meta")
 
     def _check_names(self) -> None:
         used = {name for names in self.sources.values() for name in names}

@@ -21,12 +21,11 @@ def code_colours(janus: Janus) -> Tensor:
     """
     vq: VQModel = janus.model.gen_vision_model
     size = janus.model.config.vq.codebook_size
-    samples = (torch.arange(SAMPLES, device=janus.device) * size // SAMPLES).unique()
-    pixels = torch.cat([vq.decode(code.expand(1, 9), (3, 3)).float() for code in samples])
+    samples = (torch.arange(SAMPLES) * size // SAMPLES).unique()
+    pixels = torch.cat([vq.decode(code.expand(1, 9), (3, 3)).float() for code in samples.to(janus.device)])
     edge = pixels.shape[-1] // 6
     colours = ((pixels[..., edge:-edge, edge:-edge] + 1) / 2).clamp(0, 1).mean(dim=(2, 3)).cpu()
     vectors = vq.quantize.lookup(torch.arange(size, device=janus.device)).float().cpu()
-    samples = samples.cpu()
     centre, middle = vectors[samples].mean(0), colours.mean(0)
     x, y = vectors[samples] - centre, colours - middle
     weight = RIDGE * len(x) * x.square().mean() * torch.eye(x.shape[1])

@@ -144,7 +144,7 @@ class HostedJanus:
         memory = drawing_bytes(self._config, precision, pictures, length, guided, window, casting)
         memory += copied_bytes(self._janus.model.decoding_parts, rows, device)
         if looking:
-            memory += decoding_bytes(self._config, self._precision, 1, self._config.grid)
+            memory += decoding_bytes(self._config, self._precision, 1)
         return self._ready(memory, (*DRAWING, *DECODING) if looking else DRAWING)
 
     def to_answer(self, question: str, max_tokens: int) -> Janus:
@@ -167,7 +167,7 @@ class HostedJanus:
 
     def to_look(self) -> Janus:
         """The model, made ready to find its codes' colours."""
-        memory = decoding_bytes(self._config, self._precision, 1, self._config.grid)
+        memory = decoding_bytes(self._config, self._precision, 1)
         return self._ready(memory, DECODING)
 
     def _ready(self, memory: int, parts: tuple[str, ...]) -> Janus:

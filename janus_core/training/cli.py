@@ -63,9 +63,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the phases asked for. Raises InputError for settings or data that make no sense."""
-    for name in ("steps", "batch", "micro_batch"):
-        if (value := getattr(args, name)) is not None and value < 1:
-            raise InputError(f"--{name.replace('_', '-')} is {value}: give at least 1.")
     settings = read_settings(args.config)
     job = Job(args, settings)
     for phase in PHASES if args.phase == "all" else (args.phase,):
@@ -139,7 +136,11 @@ class Job:
             if len(parts) != 3 or min(parts) < 0 or sum(parts) == 0:
                 raise InputError(f"--mix is {self.args.mix}: give understanding:text:generation, e.g. 5:1:4.")
             flags["mix"] = parts
-        return self.settings.get(phase, {}) | {name: value for name, value in flags.items() if value is not None}
+        given = self.settings.get(phase, {}) | {name: value for name, value in flags.items() if value is not None}
+        for name in ("steps", "batch", "micro_batch"):
+            if given.get(name, 1) < 1:
+                raise InputError(f"--{name.replace('_', '-')} is {given[name]} for {phase}: give at least 1.")
+        return given
 
     def train_eye(self, phase: str) -> None:
         """Train the VQ tokenizer, or the mini's SigLIP, to `training/<phase>.safetensors`; with --checkpoint its own."""

@@ -122,10 +122,8 @@ def _read_line(line: str, folder: Path, where: str, processor: Processor) -> tup
         if not isinstance(entry["prompt"], str) or not entry["prompt"].strip():
             raise InputError(f"{where} has the prompt {entry['prompt']!r}: say in words what the picture shows.")
         return "generation", {"prompt": entry["prompt"], "paths": paths}
-    turns: Any = entry.get("turns")
-    if "turns" not in entry:
-        asked, told = entry["question"], entry["answer"]
-        turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": told}]
+    asked, told = entry.get("question"), entry.get("answer")
+    turns: Any = entry.get("turns", [{"role": "user", "content": asked}, {"role": "assistant", "content": told}])
     if not isinstance(turns, list) or not all(
         isinstance(turn, dict) and isinstance(turn.get("content"), str) and turn["content"].strip() for turn in turns
     ):

@@ -138,6 +138,15 @@ def test_settings_that_make_no_sense_are_named(tiny_folder: Path, tmp_path: Path
         command("stage2", "--checkpoint", str(tiny_folder), "--out", str(tmp_path / "out"), "--steps", "1", *flags)
 
 
+@pytest.mark.parametrize(("phase", "setting"), [("stage2", "micro_batch"), ("vq", "batch")])
+def test_a_toml_setting_of_nothing_is_named_too(tiny_folder: Path, tmp_path: Path, phase: str, setting: str):
+    settings = tmp_path / "run.toml"
+    settings.write_text(f"[{phase}]\nsteps = 1\n{setting} = 0\n")
+    flags = ["--checkpoint", str(tiny_folder), "--out", str(tmp_path / "out"), "--config", str(settings)]
+    with pytest.raises(InputError, match=f"{setting.replace('_', '-')} is 0 for {phase}"):
+        command(phase, *flags)
+
+
 def test_the_eye_is_not_trained_on_a_users_pictures_without_a_word(tiny_folder: Path, data: Path, tmp_path: Path):
     with pytest.raises(InputError, match="leave --data out"):
         command("siglip", "--checkpoint", str(tiny_folder), "--data", str(data), "--out", str(tmp_path / "out"))
