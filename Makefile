@@ -27,7 +27,7 @@ screenshots: setup
 	PYTHONPATH=. $(VENV) tests/host/screenshots.py
 
 mini: setup
-	$(VENV) -m janus_core train all --out build/janus-mini
+	$(VENV) -m janus_core train all --out build/janus-mini --processes 2
 
 clean:
 	rm -rf .venv demo

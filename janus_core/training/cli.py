@@ -21,6 +21,7 @@ from ..errors import InputError
 from ..loading import load_model
 from ..model.janus import JanusModel
 from ..processing import Processor
+from . import parallel
 from .captions import draw_groups
 from .mini import new_model, save_weights, start_from_looks, write_layout
 from .samples import Mixture, centre_crop, read_folder
@@ -34,7 +35,7 @@ from .world_samples import WorldCodes, world_sources
 PHASES = ("vq", "siglip", "stage1", "stage2", "stage3")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LEAST_AGREEMENT = 0.99
-SIMPLE_SAMPLES = 64_000  # of stage 2 of the mini, in which simple scenes and questions give way to all
+SIMPLE_SAMPLES = 80_000  # of stage 2 of the mini, after which simple scenes and questions give way to all
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mix", help="understanding:text:generation, e.g. 5:1:4")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="that share each step of a stage: GPUs, or parts of a CPU's threads"
+    )
     parser.add_argument("--autocast", choices=("fp32", "bf16"), default="bf16", help="type the arithmetic runs in")
     parser.add_argument("--dtype", choices=DTYPES, default="bf16", help="type of the finished weights")
 
@@ -91,6 +95,13 @@ def read_settings(path: Path | None) -> dict[str, dict[str, Any]]:
     if unknown:
         raise InputError(f"{path} has a table [{min(unknown)}]: the phases are {', '.join(PHASES)}.")
     return settings
+
+
+def share_stage(args: argparse.Namespace, settings: dict[str, dict[str, Any]], phase: str) -> None:
+    """What every process but the first does of a stage."""
+    if args.device == "cuda":
+        args.device = f"cuda:{parallel.rank()}"
+    Job(args, settings).train_stage(phase, last=False)
 
 
 class Job:
@@ -200,12 +211,21 @@ class Job:
             )
         model = self._start().float().to(self.args.device)
         stage = self._stage(phase)
+        together = self.args.processes
+        if not 1 <= together <= stage.batch or (self.args.device == "cuda" and together > torch.cuda.device_count()):
+            raise InputError(
+                f"--processes is {together}: give 1 or more, each needs a sample of a step's {stage.batch}, and on CUDA "
+                "a GPU of its own."
+            )
         simple = SIMPLE_SAMPLES if phase == "stage2" else 0
         sources = read_folder(self.args.data, self.processor) if self.args.data else self._world(model, simple)
         seed = self.args.seed + 1000 * PHASES.index(phase)
         mixture = Mixture(sources, stage.mix, seed, self.processor.pad, stage.condition_drop)
         trainer = Trainer(model, self.processor, stage, mixture, self.args.device, DTYPES[self.args.autocast])
-        run_stage(trainer, phase, self.states)
+        with parallel.joined(together, self.args.device, share_stage, self.args, self.settings, phase):
+            run_stage(trainer, phase, self.states)
+        if parallel.rank() != 0:
+            return
         save_weights(model, self.out, DTYPES[self.args.dtype] if last else torch.float32)
         (self.states / f"{phase}.done").touch()
 

@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..model.janus import JanusModel
 from ..packing import places, unpacked
 from ..processing import Processor, preprocess
+from . import parallel
 from .progress import RunLog
 from .samples import Mixture, Sample
 from .stages import KINDS, Stage
@@ -63,12 +64,14 @@ class Trainer:
         self.steps_done = 0
 
     def step(self) -> dict[str, float]:
-        """One optimiser step on the next `batch` samples; returns the mean loss of each kind and the gradient's norm."""
+        """One optimiser step on the next `batch` samples; returns the mean loss of each kind and the gradient's norm.
+
+        Of several processes each goes through its share of the samples; all take the same step.
+        """
         stage = self.stage
         first = self.steps_done * stage.batch
         samples = [self.mixture.sample(index) for index in range(first, first + stage.batch)]
         samples.sort(key=lambda sample: sample.length(self.processor.image_tokens))
-        batches = [self.collate(samples[i : i + stage.micro_batch]) for i in range(0, len(samples), stage.micro_batch)]
         tokens: dict[str, int] = dict.fromkeys(KINDS, 0)
         for sample in samples:
             answers = sum(end - start for start, end in sample.answers)
@@ -81,13 +84,17 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         sums = dict.fromkeys(present, 0.0)
-        for batch, begin in zip(batches, range(0, len(samples), stage.micro_batch), strict=True):
-            losses = self.losses(batch, [sample.kind for sample in samples[begin : begin + stage.micro_batch]])
+        mine = samples[parallel.rank() :: parallel.count()]
+        for begin in range(0, len(mine), stage.micro_batch):
+            together = mine[begin : begin + stage.micro_batch]
+            losses = self.losses(self.collate(together), [sample.kind for sample in together])
             torch.stack(
                 [shares[kind] / whole / tokens[kind] * value for kind, value in losses.items()]
             ).sum().backward()
             for kind, value in losses.items():
                 sums[kind] += value.item()
+        if parallel.count() > 1:
+            sums = self._sum_over_processes(sums)
         norm = nn.utils.clip_grad_norm_(self.trained.values(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -97,6 +104,14 @@ class Trainer:
             keep = min(stage.ema, self.steps_done / (self.steps_done + 10))
             average.lerp_(self.trained[name].detach(), 1 - keep)
         return {kind: sums[kind] / tokens[kind] for kind in present} | {"gradient": norm.item(), "rate": rate}
+
+    def _sum_over_processes(self, sums: dict[str, float]) -> dict[str, float]:
+        """Sum the gradients, in place, and the losses of all processes."""
+        for weight in self.trained.values():  # of a kind that is in no sample here
+            weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+        losses = torch.tensor(list(sums.values()), device=self.device)
+        parallel.sum_over_processes([*(w.grad for w in self.trained.values() if w.grad is not None), losses])
+        return dict(zip(sums, losses.tolist(), strict=True))
 
     def collate(self, samples: list[Sample]) -> Batch:
         """Samples as tensors on the device; pictures to draw that come without codes are encoded here."""
@@ -228,16 +243,17 @@ def run_stage(trainer: Trainer, name: str, folder: Path, report_every: int = 50,
     state = folder / f"{name}.pt"
     if state.exists():
         trainer.resume(state)
-    log = RunLog(folder, name, (*KINDS, "gradient", "rate"), trainer.steps_done)
+    columns = (*KINDS, "gradient", "rate")
+    log = RunLog(folder, name, columns, trainer.steps_done) if parallel.rank() == 0 else None
     saved, recent = time.monotonic(), []
     while trainer.steps_done < trainer.stage.steps:
         recent.append(trainer.step())
         step, last = trainer.steps_done, trainer.steps_done == trainer.stage.steps
-        if step % report_every == 0 or last:
+        if log and (step % report_every == 0 or last):
             means = {key: [row[key] for row in recent if key in row] for key in log.columns[1:]}
             log.report(step, trainer.stage.steps, {key: sum(v) / len(v) for key, v in means.items() if v})
             recent = []
-        if last or time.monotonic() - saved > save_seconds:
+        if log and (last or time.monotonic() - saved > save_seconds):
             trainer.save(state)
             log.draw()
             saved = time.monotonic()

@@ -27,9 +27,9 @@ Encode = Callable[[np.ndarray], Tensor]  # uint8 [N, H, W, 3] -> codes [N, h * w
 GRID = 6
 MORE_QUESTIONS = 4  # about the same pictures, after the first: seeing a picture costs more than a question
 # How one thing among others looks: what is asked about before everything else.
-AT_FIRST = ("what", "colour", "where", "size", "background")
+AT_FIRST = ("what", "colour", "where", "size", "background", "two_pictures")
 # How often each kind is asked: most often those that look one object up among others, which are learned last.
-OFTEN = {"where": 2.0, "two_pictures": 3.0}
+OFTEN = {"where": 3.0, "two_pictures": 3.0}
 SURVEYS = 0.2  # share of these that ask about all objects at once: long answers, which drown short ones
 PLAIN = 0.1  # share of the text that is not about a scene told in words
 LEAST_SIMPLE = 0.2  # share of simple scenes that stays to the end
@@ -131,12 +131,12 @@ def conversation(exchange: Exchange) -> list[Turn]:
 def world_sources(processor: Processor, codes: WorldCodes, simple_samples: int = 0) -> dict[str, Source]:
     """The three kinds of samples, none with a held-out combination.
 
-    The first `simple_samples` of a run ease in: at first all are simple, and all questions AT_FIRST; at the end
-    LEAST_SIMPLE of them are simple, and questions of every kind.
+    The first `simple_samples` of a run are all simple, and all questions AT_FIRST; over as many more, these give way to
+    LEAST_SIMPLE simple ones and questions of every kind.
     """
 
     def easing(index: int) -> float:
-        return max(1 - index / simple_samples, 0.0) if simple_samples else 0.0
+        return min(max(2 - index / simple_samples, 0.0), 1.0) if simple_samples else 0.0
 
     def is_simple(rng: np.random.Generator, index: int) -> bool:
         return rng.random() < max(easing(index), LEAST_SIMPLE)
@@ -144,20 +144,22 @@ def world_sources(processor: Processor, codes: WorldCodes, simple_samples: int =
     def kinds_of(rng: np.random.Generator, index: int, kinds: Sequence[str]) -> Sequence[str]:
         return AT_FIRST if rng.random() < easing(index) else kinds
 
+    def about_one(kinds: Sequence[str]) -> Sequence[str]:
+        return [kind for kind in kinds if kind in ABOUT_ONE]
+
     def understanding(rng: np.random.Generator, index: int) -> Sample:
         kinds = kinds_of(rng, index, QUESTION_KINDS)
         exchange, scenes = ask(pick_kind(rng, kinds), rng, simple=is_simple(rng, index))
         turns = conversation(exchange)
-        about_one = [kind for kind in kinds if kind in ABOUT_ONE]
         for _ in range(MORE_QUESTIONS):
-            turns += conversation(ask_again(scenes, rng, about_one))
+            turns += conversation(ask_again(scenes, rng, about_one(kinds)))
         return answered(processor, turns, tuple(render(scene) for scene in scenes))
 
     def text(rng: np.random.Generator, index: int) -> Sample:
         if rng.random() < PLAIN:
             return answered(processor, conversation(plain_text(rng)), ())
         scene = sample_scene(rng, draw_groups(rng))
-        kinds = kinds_of(rng, index, tuple(ABOUT_ONE))
+        kinds = about_one(kinds_of(rng, index, QUESTION_KINDS))
         turns = [turn for _ in range(1 + MORE_QUESTIONS) for turn in conversation(ask_again((scene,), rng, kinds))]
         turns[0] = {"role": "user", "content": f"{told(scene, rng)}. {turns[0]['content']}"}
         return answered(processor, turns, ())

@@ -60,6 +60,33 @@ def test_fine_tuning_on_a_users_folder_leaves_a_folder_that_loads(tiny_folder: P
     assert digest(janus_core.load(out).model) == digest(after.model), "a finished run changes nothing"
 
 
+def test_two_processes_take_the_steps_of_one(tiny_folder: Path, data: Path, tmp_path: Path):
+    flags = [
+        "--checkpoint",
+        str(tiny_folder),
+        "--data",
+        str(data),
+        "--batch",
+        "8",
+        "--micro-batch",
+        "3",
+        "--steps",
+        "3",
+    ]
+    command("stage3", *flags, "--out", str(tmp_path / "one"))
+    command("stage3", *flags, "--out", str(tmp_path / "two"), "--processes", "2")
+    one, two, start = (janus_core.load(f).model for f in (tmp_path / "one", tmp_path / "two", tiny_folder))
+    for (name, a), b, before in zip(one.named_parameters(), two.parameters(), start.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5), name
+        assert torch.equal(a, before) == torch.equal(b, before), name
+    logs = [(tmp_path / name / "training" / "stage3.csv").read_text().splitlines() for name in ("one", "two")]
+    figures = [[float(value) for value in log[-1].split(",")] for log in logs]
+    assert figures[0] == pytest.approx(figures[1], rel=1e-3)
+
+    with pytest.raises(InputError, match="--processes is 9"):
+        command("stage3", *flags, "--out", str(tmp_path / "nine"), "--processes", "9")
+
+
 def test_a_stage_that_would_undo_a_later_one_is_refused(tiny_folder: Path, data: Path, tmp_path: Path):
     out = tmp_path / "tuned"
     flags = ["--checkpoint", str(tiny_folder), "--data", str(data), "--out", str(out), "--steps", "1", "--batch", "2"]
