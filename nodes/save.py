@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 from comfy_api.latest import io
@@ -23,6 +24,9 @@ def place_of(filename: str) -> Path:
     return host.model_folder() / (filename if filename.lower().endswith(".safetensors") else f"{filename}.safetensors")
 
 
+_missing: Counter[Path] = Counter()  # how often a run found that a file was not there yet, or no more
+
+
 class JanusSave(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -31,7 +35,7 @@ class JanusSave(io.ComfyNode):
             display_name="Save Janus",
             category="Janus",
             description="Writes a model as one file into your Janus model folder, smaller if you like, that loads fast "
-            "and needs nothing beside it. Refresh the list in Load Janus to see it.",
+            "and needs nothing beside it. Load Janus lists it from then on.",
             **host.search_aliases("janus pro", "convert checkpoint", "quantise", "int8", "fp8"),
             inputs=[
                 io.Combo.Input(
@@ -67,6 +71,15 @@ class JanusSave(io.ComfyNode):
         except ValueError as error:
             return str(error)
         return True
+
+    @classmethod
+    def fingerprint_inputs(cls, filename: str | None, **_: object) -> int | None:
+        """A file that is there is not written again; one that was deleted is."""
+        if filename is None:
+            return None
+        path = place_of(filename)
+        _missing[path] += not path.exists()
+        return _missing[path]
 
     @classmethod
     def execute(cls, checkpoint: str, dtype: str, filename: str) -> io.NodeOutput:

@@ -103,6 +103,20 @@ def test_an_answer_is_copied_with_one_click(canvas: Canvas) -> None:
     assert canvas.page.evaluate("window.kept.readText()") == answers(canvas).inner_text()
 
 
+@pytest.mark.both
+def test_a_saved_file_is_told_and_listed_at_once(canvas: Canvas) -> None:
+    name = f"saved-{canvas.nodes2}"
+    canvas.add("JanusSave", (340, 0), filename=name)
+    loader = canvas.add("JanusLoader", (0, 0))
+    canvas.show()
+    canvas.run()
+    expect(canvas.page.locator(".janus-panel .janus-text")).to_have_text(re.compile(rf"{name}\.safetensors$"))
+    canvas.page.wait_for_function(
+        """([id, file]) => app.graph.getNodeById(id).widgets[0].options.values.includes(file)""",
+        arg=[loader, f"{name}.safetensors"],
+    )
+
+
 def test_an_answer_can_be_selected_without_moving_the_node(canvas: Canvas) -> None:
     describe = describing(canvas, drawing(canvas, seed=14))
     canvas.show()

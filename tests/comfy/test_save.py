@@ -47,6 +47,16 @@ def test_a_small_file_draws_too(server: ComfyServer, drawing: Graph, dtype: str)
     assert layer.dtype == getattr(torch, dtype.replace("fp", "float"))
 
 
+def test_a_saved_file_is_left_alone_by_the_next_run_and_written_again_when_it_was_deleted(server: ComfyServer) -> None:
+    path = Path(server.run(saving(filename="again")).outputs["1"]["text"][0])
+    written = path.stat()
+    assert server.run(saving(filename="again")).end == "execution_success"
+    assert path.stat() == written
+    path.unlink()
+    assert server.run(saving(filename="again")).end == "execution_success"
+    assert path.stat().st_size == written.st_size
+
+
 def test_a_file_that_is_there_is_not_overwritten(server: ComfyServer) -> None:
     path = folder(server) / "mine.safetensors"
     path.write_bytes(b"mine")
