@@ -6,7 +6,7 @@
 PYTHON ?= python3
 VENV := .venv/bin/python
 
-.PHONY: help setup demo test screenshots mini clean
+.PHONY: help setup browser demo test screenshots mini clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -14,16 +14,19 @@ help:
 setup:
 	@$(PYTHON) tests/host/prepare.py
 
+browser:
+	@$(PYTHON) tests/host/prepare.py --browser
+
 demo: setup
 	@$(VENV) tests/host/demo.py
 
-test: setup
+test: browser
 	$(VENV) -m ruff check .
 	$(VENV) -m ruff format --check .
 	$(VENV) -m basedpyright
 	$(VENV) -m pytest
 
-screenshots: setup
+screenshots: browser
 	PYTHONPATH=. $(VENV) tests/host/screenshots.py
 
 mini: setup

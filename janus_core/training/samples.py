@@ -79,13 +79,14 @@ def read_folder(folder: Path, processor: Processor) -> dict[str, Source]:
     pictures it is plain text. Raises InputError naming file and line for anything else.
     """
     lines: dict[str, list[dict]] = {}
+    readable: set[Path] = set()
     files = sorted(folder.glob("*.jsonl"))
     if not files:
         raise InputError(f"{folder} holds no .jsonl file: write one with a JSON object a line, beside its pictures.")
     for path in files:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             if line.strip():
-                kind, entry = _read_line(line, folder, f"{path} line {number}", processor)
+                kind, entry = _read_line(line, folder, f"{path} line {number}", processor, readable)
                 lines.setdefault(kind, []).append(entry)
 
     def source(entries: list[dict]) -> Source:
@@ -94,7 +95,8 @@ def read_folder(folder: Path, processor: Processor) -> dict[str, Source]:
     return {kind: source(entries) for kind, entries in lines.items()}
 
 
-def _read_line(line: str, folder: Path, where: str, processor: Processor) -> tuple[str, dict]:
+def _read_line(line: str, folder: Path, where: str, processor: Processor, readable: set[Path]) -> tuple[str, dict]:
+    """A line's kind and what it says; `readable` gathers the pictures that were opened, to do so once each."""
     try:
         entry = json.loads(line)
     except ValueError as error:
@@ -110,12 +112,13 @@ def _read_line(line: str, folder: Path, where: str, processor: Processor) -> tup
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise InputError(f"{where} names {missing[0]}, which is not there: paths are relative to {folder}.")
-    for path in paths:
+    for path in set(paths) - readable:
         try:
             with Image.open(path) as image:
                 image.verify()
         except Exception as error:  # Pillow's readers raise anything: OSError, SyntaxError, ValueError, ...
             raise InputError(f"{where} names {path}, which is no picture that can be read ({error}).") from error
+    readable.update(paths)
     if "prompt" in entry:
         if len(paths) != 1:
             raise InputError(f"{where} has a prompt and {len(paths)} pictures: a prompt goes with exactly one.")

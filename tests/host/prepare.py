@@ -1,5 +1,5 @@
-"""Make this checkout ready to run ComfyUI: a virtual environment in `.venv`, a ComfyUI tree and the newest frontend in
-the user's cache, and Chromium for the browser tests.
+"""Make this checkout ready to run ComfyUI: a virtual environment in `.venv` and a ComfyUI tree in the user's cache; with
+`--browser`, also the newest frontend there, and Chromium for the browser tests.
 
 Runs under the system's own Python, so it needs nothing but the standard library. What is ready already is left
 alone; what was cut off half-way is made anew. `COMFYUI_PATH` selects a ComfyUI of your own.
@@ -130,8 +130,9 @@ def main() -> None:
         )
     make_venv()
     fetch_comfyui()
-    fetch_frontend()
-    install_chromium()
+    if "--browser" in sys.argv:
+        fetch_frontend()
+        install_chromium()
 
 
 if __name__ == "__main__":
