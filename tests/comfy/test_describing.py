@@ -1,5 +1,9 @@
 """Janus Describe Image in a real server: pictures of every kind, one answer for each, the same as the core's."""
 
+import asyncio
+import json
+
+import aiohttp
 import numpy as np
 import pytest
 import torch
@@ -103,3 +107,25 @@ def test_an_interrupt_stops_an_answer(server: ComfyServer, describing: Graph) ->
     assert run.end == "execution_interrupted"
     assert 0 < run.progress(number)[-1][0] < 800
     assert answers(server, ask(describing, ["photo", 0], max_tokens=4))
+
+
+def test_the_words_of_a_script_that_shows_none_reach_no_open_canvas(server: ComfyServer, describing: Graph) -> None:
+    async def overheard() -> list[str]:
+        async with aiohttp.ClientSession(server.address) as session, session.ws_connect("/ws?clientId=onlooker") as ws:
+            async with session.post("/prompt", json={"prompt": describing}) as response:
+                prompt_id = (await response.json())["prompt_id"]
+            heard = []
+            while not (history := server.get(f"/history/{prompt_id}").json()):
+                await asyncio.sleep(0.02)
+            assert history[prompt_id]["status"]["status_str"] == "success"
+            while "end" not in heard:
+                try:
+                    frame = await ws.receive(timeout=0.5)
+                    heard.append(json.loads(frame.data)["type"] if frame.type is aiohttp.WSMsgType.TEXT else "picture")
+                except asyncio.TimeoutError:
+                    heard.append("end")
+            return heard
+
+    server.forget()
+    heard = asyncio.run(overheard())
+    assert "status" in heard and "janus.output" not in heard

@@ -1,5 +1,6 @@
 """Janus LoRA in a real server: it changes the picture, stacks, takes any strength, and refuses what does not fit."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,16 @@ def test_a_lora_replaced_on_disk_is_read_again(server: ComfyServer, folder: Path
     graph = with_loras(unsure, (put(folder, "changing.safetensors", 3), 1.0))
     before = draw(server, graph)
     put(folder, "changing.safetensors", 4)
+    assert not np.array_equal(draw(server, graph), before)
+
+
+def test_what_peft_says_of_a_lora_beside_it_is_read_again_too(server: ComfyServer, folder: Path, unsure: Graph) -> None:
+    put(folder / "tuned", "adapter_model.safetensors", 5)
+    settings = folder / "tuned" / "adapter_config.json"
+    settings.write_text(json.dumps({"r": RANK, "lora_alpha": RANK}))
+    graph = with_loras(unsure, ("tuned/adapter_model.safetensors", 1.0))
+    before = draw(server, graph)
+    settings.write_text(json.dumps({"r": RANK, "lora_alpha": 3 * RANK}))
     assert not np.array_equal(draw(server, graph), before)
 
 

@@ -99,14 +99,15 @@ def test_an_unchanged_graph_is_taken_from_the_cache(server: ComfyServer, drawing
     assert server.run(drawing).executed() == set()
 
 
-def test_a_checkpoint_replaced_on_disk_is_loaded_again(server: ComfyServer, drawing: Graph) -> None:
-    checkpoint = server.base / "models" / "janus" / "replaced"
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_a_checkpoint_replaced_on_disk_is_loaded_again(server: ComfyServer, drawing: Graph, name: str) -> None:
+    checkpoint = server.base / "models" / "janus" / f"replaced-{name}"
     shutil.copytree(TINY, checkpoint)
     loader = node_of(drawing, "JanusLoader")
-    drawing[loader]["inputs"]["checkpoint"] = "replaced"
+    drawing[loader]["inputs"]["checkpoint"] = checkpoint.name
     server.run(drawing)
-    weights = checkpoint / "model.safetensors"
-    os.utime(weights, ns=(0, weights.stat().st_mtime_ns + 1_000_000_000))
+    replaced = checkpoint / name
+    os.utime(replaced, ns=(0, replaced.stat().st_mtime_ns + 1_000_000_000))
     assert loader in server.run(drawing).executed()
 
 
