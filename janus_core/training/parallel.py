@@ -37,8 +37,8 @@ def sum_over_processes(tensors: list[Tensor]) -> None:
 def joined(processes: int, device: str, work: Callable[..., None], *args: object) -> Iterator[None]:
     """While this lasts, this process trains together with `processes - 1` others, started here to run `work(*args)`.
 
-    On a CPU they share out the threads, on CUDA each takes a GPU of its own. What they write to the terminal are
-    errors only. Within one of the others, and for one process, this does nothing.
+    On a CPU they share out the threads, on CUDA each takes a GPU of its own. Within one of the others, and for one
+    process, this does nothing.
     """
     if processes == 1 or _together():
         yield
@@ -61,7 +61,8 @@ def joined(processes: int, device: str, work: Callable[..., None], *args: object
             torch.set_num_threads(threads)
             for other in others:
                 other.kill()
-            dist.destroy_process_group()
+            if _together():
+                dist.destroy_process_group()
 
 
 def _other(number: int, address: str, processes: int, device: str, threads: int, work: Callable, args: tuple) -> None:
