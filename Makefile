@@ -30,7 +30,7 @@ screenshots: browser
 	PYTHONPATH=. $(VENV) tests/host/screenshots.py
 
 mini: setup
-	$(VENV) -m janus_core train all --out build/janus-mini --processes 2
+	$(VENV) -m janus_core train all --out build/janus-mini --processes 2 $(if $(shell command -v g++),--compile)
 
 clean:
 	rm -rf .venv demo

@@ -61,6 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--processes", type=int, default=1, help="that share each step of a stage: GPUs, or parts of a CPU's threads"
     )
+    parser.add_argument(
+        "--compile", action="store_true", help="fuse the language model's steps first: a minute, and a C++ compiler"
+    )
     parser.add_argument("--autocast", choices=("fp32", "bf16"), default="bf16", help="type the arithmetic runs in")
     parser.add_argument("--dtype", choices=DTYPES, default="bf16", help="type of the finished weights")
 
@@ -221,6 +224,10 @@ class Job:
         sources = read_folder(self.args.data, self.processor) if self.args.data else self._world(model, simple)
         seed = self.args.seed + 1000 * PHASES.index(phase)
         mixture = Mixture(sources, stage.mix, seed, self.processor.pad, stage.condition_drop)
+        if self.args.compile:
+            if not any(map(shutil.which, ("g++", "clang++", "cl"))):
+                raise InputError("--compile needs a C++ compiler and finds none: install g++, or leave the option out.")
+            model.language_model.model.compile(dynamic=True)
         trainer = Trainer(model, self.processor, stage, mixture, self.args.device, DTYPES[self.args.autocast])
         with parallel.joined(together, self.args.device, share_stage, self.args, self.settings, phase):
             run_stage(trainer, phase, self.states)

@@ -87,6 +87,19 @@ def test_two_processes_take_the_steps_of_one(tiny_folder: Path, data: Path, tmp_
         command("stage3", *flags, "--out", str(tmp_path / "nine"), "--processes", "9")
 
 
+def test_compiled_steps_are_the_plain_ones(tiny_folder: Path, data: Path, tmp_path: Path, monkeypatch):
+    flags = ["--checkpoint", str(tiny_folder), "--data", str(data), "--batch", "4", "--steps", "2"]
+    command("stage2", *flags, "--out", str(tmp_path / "plain"))
+    command("stage2", *flags, "--out", str(tmp_path / "compiled"), "--compile")
+    plain, compiled = (janus_core.load(tmp_path / name).model for name in ("plain", "compiled"))
+    for (name, a), b in zip(plain.named_parameters(), compiled.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5), name
+
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(InputError, match="--compile needs"):
+        command("stage2", *flags, "--out", str(tmp_path / "none"), "--compile")
+
+
 def test_a_stage_that_would_undo_a_later_one_is_refused(tiny_folder: Path, data: Path, tmp_path: Path):
     out = tmp_path / "tuned"
     flags = ["--checkpoint", str(tiny_folder), "--data", str(data), "--out", str(out), "--steps", "1", "--batch", "2"]
