@@ -201,6 +201,8 @@ class _Download:
             text = f"{self._page} refused to give {self.model.name} (error {status}): {cure}"
         elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
             text = f"The disk of {self.target.parent} is full: make room and run again to go on from what has arrived"
+        elif "HF_HUB_ENABLE_HF_TRANSFER" in str(error):  # huggingface_hub before 1.0, which it cannot stop or go on
+            text = f"{self.model.name} cannot come through hf_transfer: unset HF_HUB_ENABLE_HF_TRANSFER and start again"
         else:
             why = next(iter(str(error).splitlines()), type(error).__name__).partition(". ")[0].rstrip(".")
             text = (
