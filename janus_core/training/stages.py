@@ -43,6 +43,18 @@ PAPER = {
 }
 MINI = {
     "stage1": Stage(ADAPTORS, 5e-4, 20, 40, 16, (1, 0, 3)),
-    "stage2": Stage((*ADAPTORS, "language_model"), 1.2e-3, 200, 17_000, 16, (4, 1, 4), 0.6, 4, ema=0.9998),
-    "stage3": Stage((*ADAPTORS, "language_model", "vision_model"), 2e-4, 30, 1500, 16, (5, 1, 4), 1.0, 4, ema=0.998),
+    "stage2": Stage(
+        (*ADAPTORS, "language_model"), 1.2e-3, 200, 17_000, 16, (4, 1, 4), decay=0.6, micro_batch=4, ema=0.9998
+    ),
+    "stage3": Stage(
+        (*ADAPTORS, "language_model", "vision_model"),
+        2e-4,
+        30,
+        1500,
+        16,
+        (5, 1, 4),
+        decay=1.0,
+        micro_batch=4,
+        ema=0.998,
+    ),
 }
