@@ -122,14 +122,21 @@ def test_simple_scenes_hold_one_or_two_objects_and_their_prompts_say_more():
 
 
 def test_a_run_eases_in_from_simple_scenes_to_the_whole_world(processor, sources):
-    """Four objects are never drawn at first, and are later; prompts get shorter as they leave more open."""
+    """Prompts get shorter as they leave more open; nobody counts at first."""
     codes = WorldCodes(lambda pictures: torch.zeros(len(pictures), 36, dtype=torch.long))
     eased = world_sources(processor, codes, simple_samples=1000)
 
     def words(index: int) -> float:
         return float(np.mean([len(eased["generation"](np.random.default_rng(i), index).ids) for i in range(300)]))
 
-    assert words(0) > words(1000) == words(10**6)
+    assert words(0) == words(1000) > words(1500) > words(2000) == words(10**6)
+
+    def counted(kind: str, index: int) -> bool:
+        samples = (eased[kind](np.random.default_rng(i), index) for i in range(100))
+        return any("many" in processor.decode(sample.ids) for sample in samples)
+
+    for kind in ("understanding", "text"):
+        assert not counted(kind, 1000) and counted(kind, 2000)
 
 
 def test_codes_of_one_colour_or_one_outline_start_alike(model):
