@@ -263,9 +263,10 @@ def run_stage(trainer: Trainer, name: str, folder: Path, report_every: int = 50,
     while trainer.steps_done < trainer.stage.steps:
         recent.append(trainer.step())
         step, last = trainer.steps_done, trainer.steps_done == trainer.stage.steps
-        if log and (step % report_every == 0 or last):
-            means = {key: [row[key] for row in recent if key in row] for key in log.columns[1:]}
-            log.report(step, trainer.stage.steps, {key: sum(v) / len(v) for key, v in means.items() if v})
+        if step % report_every == 0 or last:
+            means = {key: [row[key] for row in recent if key in row] for key in columns}
+            if log:
+                log.report(step, trainer.stage.steps, {key: sum(v) / len(v) for key, v in means.items() if v})
             recent = []
         if log and (last or time.monotonic() - saved > save_seconds):
             trainer.save(state)
