@@ -20,7 +20,8 @@ browser:
 demo: setup
 	@$(VENV) tests/host/demo.py
 
-test: browser
+test:
+	@$(PYTHON) tests/host/prepare.py --browser --triton
 	$(VENV) -m ruff check .
 	$(VENV) -m ruff format --check .
 	$(VENV) -m basedpyright

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .checkpoint import find
 from .errors import InputError
 from .generation import image, text
-from .generation.graph import draw_codes_graphed, graphable
+from .generation.graph import draw_codes_graphed, graphable, words_graphed
 from .generation.jacobi import draw_codes_jacobi
 from .generation.sampling import Sampling
 from .loading import load_model
@@ -66,7 +66,8 @@ class Janus:
 
     Threads may share it: of drawings and answers, whatever the model, one is made at a time.
     A host that patches layers as they are used sets `plain`, which tells those that it leaves as they are, and one that
-    wants no CUDA graphs clears `graphs`.
+    wants no CUDA graphs clears `graphs`. `kernels`, set to the module `janus_core.generation.kernels`, which needs Triton,
+    has fewer and larger kernels in a drawing's graphs.
     """
 
     def __init__(self, model: JanusModel, processor: Processor, device: torch.device, dtype: torch.dtype):
@@ -76,6 +77,7 @@ class Janus:
         self.dtype = dtype
         self.plain: Plain = lambda layer: True
         self.graphs = True
+        self.kernels: Any = None
         self.codebook = fingerprint(model.gen_vision_model.quantize.embedding.weight)
         self.vq_dtype = model.gen_vision_model.quantize.embedding.weight.dtype
 
@@ -122,8 +124,8 @@ class Janus:
         draw = image.draw_codes
         if sampler == "jacobi":
             draw = partial(draw_codes_jacobi, window=window)
-        elif self.graphs and graphable(self.model, self.plain):
-            draw = draw_codes_graphed
+        elif self.graphs and graphable([*self.model.decoding_parts, self.model.gen_embed], self.plain):
+            draw = partial(draw_codes_graphed, kernels=self.kernels)
         rows = count * len(drawing.prefixes) * (window if sampler == "jacobi" else 1)
         with _one_at_a_time, prepacked(self.model.decoding_parts, rows, self.device, self.plain):
             codes = draw(self.model, drawing, self.device, progress)
@@ -232,8 +234,11 @@ class Janus:
         eos = self.processor.eos
         # Of several answers, some are short, and copies would not pay.
         alone = [self.model.language_model] if len(questions) == 1 else []
+        words = text.words
+        if self.graphs and graphable([self.model.language_model], self.plain):
+            words = words_graphed
         with _one_at_a_time, prepacked(alone, 1, self.device, self.plain):
-            ids = text.answer_ids(self.model, embeds, mask, eos, max_new_tokens, seed, sampling, progress)
+            ids = text.answer_ids(self.model, embeds, mask, eos, max_new_tokens, seed, sampling, progress, words)
         return [self.processor.decode(row) for row in ids]
 
     def _check_length(self, prompt: int, new: int, what: str) -> None:

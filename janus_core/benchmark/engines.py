@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from ..generation.graph import draw_codes_graphed, graphable
+from ..generation.graph import draw_codes_graphed, graphable, words_graphed
 from ..generation.image import Drawing, draw_codes, unconditional
 from ..generation.sampling import Sampling
-from ..generation.text import answer_ids, embed_prompts
+from ..generation.text import answer_ids, embed_prompts, words
 from ..loading import transformers_keys
 from ..model.janus import JanusModel
 from ..model.prepack import prepacked
@@ -36,26 +37,28 @@ class Engine(Protocol):
 
     def draw(self, prompt: list[int], steps: int, count: int, token: Token) -> Tensor: ...
 
-    def answer(self, prompt: list[int], image_id: int, pixels: Tensor, words: int, token: Token) -> None: ...
+    def answer(self, prompt: list[int], image_id: int, pixels: Tensor, count: int, token: Token) -> None: ...
 
 
 class Ours:
-    def __init__(self, model: JanusModel, device: torch.device, name: str = "ours"):
-        self.model, self.device, self.name = model, device, name
+    def __init__(self, model: JanusModel, device: torch.device, name: str = "ours", kernels: Any = None):
+        self.model, self.device, self.name, self.kernels = model, device, name, kernels
+        self.graphed = graphable([*model.decoding_parts, model.gen_embed, model.language_model], lambda layer: True)
 
     def ready(self, count: int) -> AbstractContextManager[None]:
         return prepacked(self.model.decoding_parts, 2 * count, self.device)
 
     def draw(self, prompt: list[int], steps: int, count: int, token: Token) -> Tensor:
-        draw = draw_codes_graphed if graphable(self.model, lambda layer: True) else draw_codes
+        draw = partial(draw_codes_graphed, kernels=self.kernels) if self.graphed else draw_codes
         return draw(self.model, Drawing(prompt, SPECIAL["pad"], steps, count), self.device, lambda *_: token())
 
     @torch.no_grad()
-    def answer(self, prompt: list[int], image_id: int, pixels: Tensor, words: int, token: Token) -> None:
+    def answer(self, prompt: list[int], image_id: int, pixels: Tensor, count: int, token: Token) -> None:
         features = self.model.embed_images(pixels)
-        embeds, mask = embed_prompts(self.model, [prompt], image_id, SPECIAL["pad"], features, self.device)
+        start = embed_prompts(self.model, [prompt], image_id, SPECIAL["pad"], features, self.device)
+        drawn = words_graphed if self.graphed else words
         with prepacked([self.model.language_model], 1, self.device):
-            answer_ids(self.model, embeds, mask, -1, words, 0, Sampling(0.0), lambda *_: token())
+            answer_ids(self.model, *start, -1, count, 0, Sampling(0.0), lambda *_: token(), drawn)
 
 
 def transformers_twin(model: JanusModel) -> Any:
@@ -167,7 +170,7 @@ class Transformers:
             hook.remove()
 
     @torch.no_grad()
-    def answer(self, prompt: list[int], image_id: int, pixels: Tensor, words: int, token: Token) -> None:
+    def answer(self, prompt: list[int], image_id: int, pixels: Tensor, count: int, token: Token) -> None:
         ids = torch.tensor([prompt], device=self.device)
         self.twin.config.image_token_id = self.twin.model.config.image_token_id = image_id
         hook = self.twin.lm_head.register_forward_hook(lambda *_: token())
@@ -177,8 +180,8 @@ class Transformers:
             pixel_values=pixels,
             generation_mode="text",
             do_sample=False,
-            min_new_tokens=words,
-            max_new_tokens=words,
+            min_new_tokens=count,
+            max_new_tokens=count,
         )
         hook.remove()
 
@@ -212,11 +215,11 @@ class Original:
         return drawn
 
     @torch.no_grad()
-    def answer(self, prompt: list[int], image_id: int, pixels: Tensor, words: int, token: Token) -> None:
+    def answer(self, prompt: list[int], image_id: int, pixels: Tensor, count: int, token: Token) -> None:
         features = self.model.embed_images(pixels)
         embeds, _ = embed_prompts(self.model, [prompt], image_id, SPECIAL["pad"], features, self.device)
         past = None
-        for _ in range(words):
+        for _ in range(count):
             out = self.llama(inputs_embeds=embeds, use_cache=True, past_key_values=past)
             past = out.past_key_values
             word = self.model.language_model.lm_head(out.last_hidden_state[:, -1:]).argmax(-1)

@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", default="bf16", choices=DTYPES, help="type of the random weights")
     parser.add_argument("--pictures", type=int, nargs="+", default=[1, 4, 16], help="batch sizes")
     parser.add_argument("--int8", action="store_true", help="also measure ours with its big layers in int8")
+    parser.add_argument("--triton", action="store_true", help="also measure ours with Triton's kernels (CUDA only)")
     parser.add_argument("--quick", action="store_true", help="fewer rows and rounds: a few minutes on two cores")
     parser.add_argument("--whole", action="store_true", help="also draw whole pictures with every engine")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
@@ -63,6 +64,10 @@ def run(args: argparse.Namespace) -> None:
     engines: list[Engine] = [Original(model, twin, device), Transformers(twin, device), Ours(model, device)]
     if args.int8:
         engines.append(Ours(in_8_bits(model), device, "ours int8"))
+    if args.triton:
+        from ..generation import kernels
+
+        engines.append(Ours(model, device, "ours Triton", kernels))
 
     rows: list[Row] = []
     measurements = plan(args, engines, model, twin, bandwidth)

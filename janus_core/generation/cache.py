@@ -32,7 +32,7 @@ class StaticCache:
         self.keys, self.values = self._views(0)
         self.length = 0
         self.slots: Tensor | None = None
-        self._make_room(0 if self.on_cpu else capacity)
+        self.make_room(0 if self.on_cpu else capacity)
 
     def _views(self, slots: int) -> tuple[Tensor, Tensor]:
         """The memory seen as keys and values of so many slots."""
@@ -41,7 +41,7 @@ class StaticCache:
         keys = keys.view(*lead, *across[::-1]).mT if self.on_cpu else keys.view(*lead, *across)
         return keys, values.view(*lead, *across)
 
-    def _make_room(self, slots: int) -> None:
+    def make_room(self, slots: int) -> None:
         """See to it that there are at least `slots` slots."""
         had = self.keys.shape[3]
         if slots <= had:
@@ -60,14 +60,14 @@ class StaticCache:
         """
         if self.slots is None:
             end = self.length + k.shape[2]
-            self._make_room(end)
+            self.make_room(end)
             self.keys[layer, :, :, self.length : end] = k
             self.values[layer, :, :, self.length : end] = v
         elif mask is None:
             raise ValueError("slots need a mask, which says how far to look")
         else:
             end = mask.shape[-1]
-            self._make_room(end)
+            self.make_room(end)
             where = self.slots[:, None, :, None].expand_as(k)
             self.keys[layer].scatter_(2, where, k)
             self.values[layer].scatter_(2, where, v)
@@ -86,6 +86,6 @@ class StaticCache:
     def copy_rows(self, prefix: StaticCache, copies: int) -> None:
         """Start from `prefix`, each of its rows repeated `copies` times in a run."""
         self.length = prefix.length
-        self._make_room(self.length)
+        self.make_room(self.length)
         for mine, theirs in ((self.keys, prefix.keys), (self.values, prefix.values)):
             mine[:, :, :, : self.length] = theirs[:, :, :, : self.length].repeat_interleave(copies, dim=1)

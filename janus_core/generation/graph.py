@@ -1,4 +1,5 @@
-"""Drawing on a CUDA device: the whole decode step as one CUDA graph, since starting its kernels takes longer than they do.
+"""Drawing and answering on a CUDA device: a whole decode step as one CUDA graph, since starting its kernels takes longer
+than they do.
 
 A graph runs the same kernels on the same memory each time, so a step here has fixed shapes, and what changes from step
 to step lies in tensors made before the first: in a graph's own memory nothing stays, whatever allocator serves it.
@@ -9,26 +10,57 @@ Graphs live no longer than the call: afterwards a host may move the weights, or 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ..model.janus import JanusModel
 from .image import Drawing, Progress, picture_logits, prefill
-from .sampling import check_finite, draw_tokens, seed_keys
+from .sampling import Sampling, check_finite, draw_tokens, seed_keys, tempered
+from .text import read_prompts
 
 BUCKET = 64
 
 
-class FixedStep:
+class FixedSteps(Protocol):
+    """A step on fixed memory, called with how many slots of its cache to look at, of `capacity`."""
+
+    capacity: int
+
+    def __call__(self, end: int) -> None: ...
+
+
+class Recorded:
+    """Runs a fixed step, each bucket's first time as it is and then from its graph; without a stream always as it is."""
+
+    def __init__(self, step: FixedSteps, stream: torch.cuda.Stream | None):
+        self.step = step
+        self.recording = stream is not None
+        self.pool = torch.cuda.graph_pool_handle() if stream else None
+        self.graphs: dict[int, torch.cuda.CUDAGraph | None] = {}
+        self.seen = 0  # the bucket that has been run, and so warmed up
+
+    def __call__(self, slots: int) -> None:
+        """One step, of which `slots` slots are to be looked at."""
+        end = min(-(-slots // BUCKET) * BUCKET, self.step.capacity)
+        if end == self.seen and self.recording and end not in self.graphs:
+            self.graphs[end] = _capture(lambda: self.step(end), self.pool)
+        if graph := self.graphs.get(end):
+            graph.replay()
+        else:
+            self.step(end)
+        self.seen = end
+
+
+class FixedCode:
     """The state of a drawing, and the step that moves it on by one code of every picture."""
 
-    def __init__(self, model: JanusModel, drawing: Drawing, device: torch.device):
-        self.model, self.drawing = model, drawing
+    def __init__(self, model: JanusModel, drawing: Drawing, device: torch.device | str, kernels: Any):
+        self.model, self.drawing, self.kernels = model, drawing, kernels
         self.start = len(drawing.prompt)
         self.capacity = self.start + drawing.steps - 1
         hidden, self.cache = prefill(model, drawing.prefixes, drawing.count, drawing.steps - 1, device)
@@ -42,57 +74,98 @@ class FixedStep:
         check_finite(self.logits)
         self._draw()
 
-    def bucket(self, codes: int) -> int:
-        """How many slots to look at once `codes` codes are drawn."""
-        return min(-(-(self.start + codes) // BUCKET) * BUCKET, self.capacity)
-
-    def __call__(self, bucket: int) -> None:
-        """Draw one more code, looking at the cache's first `bucket` slots. Nothing waits for the device."""
+    def __call__(self, end: int) -> None:
+        """Draw one more code of each, looking at the cache's first `end` slots. Nothing waits for the device."""
         copies = len(self.drawing.prefixes)
         self.places.copy_((self.last + self.start).repeat(copies, 1))
-        mask = self.slots[:bucket] <= self.places[:, None, :, None]
         embeds = self.model.embed_codes(self.ids.gather(1, self.last)).repeat(copies, 1, 1)
-        hidden = self.model.language_model.model(embeds, self.places, mask, self.cache)
+        llama = self.model.language_model.model
+        if self.kernels:
+            hidden = self.kernels.decode(llama, embeds, self.places, end, self.cache)
+        else:
+            mask = self.slots[:end] <= self.places[:, None, :, None]
+            hidden = llama(embeds, self.places, mask, self.cache)
         self.logits.copy_(picture_logits(self.model, hidden, self.drawing.cfg_weight))
         self.last.add_(1)
         self._draw()
 
     def _draw(self) -> None:
-        self.ids.scatter_(1, self.last, draw_tokens(self.logits, self.drawing.sampling, self.keys, self.last))
+        sampling = self.drawing.sampling
+        if self.kernels and sampling.temperature:
+            drawn = self.kernels.noisy_argmax(tempered(self.logits, sampling), self.keys, self.last)
+        else:
+            drawn = draw_tokens(self.logits, sampling, self.keys, self.last)
+        self.ids.scatter_(1, self.last, drawn)
 
 
 @torch.no_grad()
 def draw_codes_graphed(
-    model: JanusModel, drawing: Drawing, device: torch.device | str, progress: Progress | None = None
+    model: JanusModel,
+    drawing: Drawing,
+    device: torch.device | str,
+    progress: Progress | None = None,
+    kernels: Any = None,
 ) -> Tensor:
-    """`draw_codes` in fixed steps, each bucket's first as it is and the others from its graph: ids long [count, steps].
+    """`draw_codes` in fixed steps: ids long [count, steps]. The device is waited for once a row of the picture.
 
-    Without CUDA all steps run as they are. The device is waited for once a row of the picture.
+    `kernels` is the module of that name, where a step's small kernels are to be Triton's.
     """
-    device = torch.device(device)
     row = model.config.grid[1]
-    graphs: dict[int, torch.cuda.CUDAGraph | None] = {}
-    seen = 0  # the bucket that has been run, and so warmed up
-    with _aside(device) as stream:
-        pool = torch.cuda.graph_pool_handle() if stream else None
-        step = FixedStep(model, drawing, device)
+    with _aside(torch.device(device)) as stream:
+        step = FixedCode(model, drawing, device, kernels)
+        recorded = Recorded(step, stream)
         for drawn in range(1, drawing.steps + 1):
             if progress is not None:
                 if stream and drawn % row == 0:
                     stream.synchronize()
                 progress(drawn, drawing.steps, step.ids[:, :drawn])
-            if drawn == drawing.steps:
-                break
-            bucket = step.bucket(drawn)
-            if bucket == seen and stream and bucket not in graphs:
-                graphs[bucket] = _capture(lambda end=bucket: step(end), pool)
-            if recorded := graphs.get(bucket):
-                recorded.replay()
-            else:
-                step(bucket)
-            seen = bucket
+            if drawn < drawing.steps:
+                recorded(step.start + drawn)
         check_finite(step.logits)
     return step.ids
+
+
+class FixedWord:
+    """The state of some answers, and the step that moves each on by a word."""
+
+    def __init__(self, model: JanusModel, embeds: Tensor, mask: Tensor, count: int, seed: int, sampling: Sampling):
+        self.model, self.sampling = model, sampling
+        rows, self.start = mask.shape
+        device = embeds.device
+        hidden, self.places, self.cache = read_prompts(model, embeds, mask, count - 1)
+        self.capacity = self.cache.capacity
+        # A pad is never looked at.
+        self.visible = torch.cat((mask, mask.new_ones(rows, count - 1)), dim=1)[:, None, None]
+        self.slots = torch.arange(self.capacity, device=device)
+        self.slot = self.cache.slots = torch.full((rows, 1), self.start - 1, device=device)
+        self.keys = seed_keys(seed, rows, device)
+        self.step = torch.zeros(rows, 1, dtype=torch.long, device=device)
+        self.logits = model.language_model.lm_head(hidden)[:, None]
+        self.ids = draw_tokens(self.logits, sampling, self.keys, self.step)
+
+    def __call__(self, end: int) -> None:
+        """Draw each row's next word, looking at the cache's first `end` slots. Nothing waits for the device."""
+        language = self.model.language_model
+        for count in (self.places, self.slot, self.step):
+            count.add_(1)
+        mask = self.visible[..., :end] & (self.slots[:end] <= self.slot[:, None, :, None])
+        hidden = language.model(self.model.embed_text(self.ids), self.places, mask, self.cache)
+        self.logits.copy_(language.lm_head(hidden))
+        self.ids.copy_(draw_tokens(self.logits, self.sampling, self.keys, self.step))
+
+
+def words_graphed(
+    model: JanusModel, embeds: Tensor, mask: Tensor, count: int, seed: int, sampling: Sampling
+) -> Iterator[Tensor]:
+    """`text.words` in fixed steps."""
+    with _aside(embeds.device) as stream:
+        step = FixedWord(model, embeds, mask, count, seed, sampling)
+        recorded = Recorded(step, stream)
+        for drawn in range(count):
+            if drawn:
+                recorded(step.start + drawn)
+            check_finite(step.logits)
+            yield step.ids[:, 0]
 
 
 @lru_cache
@@ -138,9 +211,9 @@ def _capture(step: Callable[[], None], pool: Any) -> torch.cuda.CUDAGraph | None
     return graph
 
 
-def graphable(model: JanusModel, plain: Callable[[nn.Module], bool]) -> bool:
-    """Whether a step's weights all lie on one CUDA device, and are used as they lie."""
-    layers = [layer for part in (*model.decoding_parts, model.gen_embed) for layer in part.modules()]
+def graphable(parts: Iterable[nn.Module], plain: Callable[[nn.Module], bool]) -> bool:
+    """Whether the weights of a step's parts all lie on one CUDA device, and are used as they lie."""
+    layers = [layer for part in parts for layer in part.modules()]
     layers = [layer for layer in layers if any(True for _ in layer.parameters(recurse=False))]
     devices = {weight.device for layer in layers for weight in layer.parameters(recurse=False)}
     return len(devices) == 1 and devices.pop().type == "cuda" and all(plain(layer) for layer in layers)

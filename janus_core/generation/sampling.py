@@ -82,18 +82,12 @@ def guide(cond: Tensor, uncond: Tensor, weight: float) -> Tensor:
     return uncond + weight * (cond - uncond)
 
 
-def draw_tokens(logits: Tensor, sampling: Sampling, keys: Tensor, position: int | Tensor) -> Tensor:
-    """One token a row, long [rows], from logits [rows, codes]: argmax(log p + Gumbel noise) draws from p exactly.
-
-    With `position` [rows, T], one for each of logits [rows, T, codes].
-    """
+def tempered(logits: Tensor, sampling: Sampling) -> Tensor:
+    """Logits [..., codes] at a temperature above 0, those of filtered codes -inf; of float32 or better."""
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    if sampling.temperature == 0:
-        return logits.argmax(dim=-1)
     # From the largest down, so that a tiny temperature gives -inf and never inf.
     logits = (logits - logits.amax(dim=-1, keepdim=True)) / max(sampling.temperature, 1e-30)
-    codes = logits.shape[-1]
-    if 0 < sampling.top_k < codes:
+    if 0 < sampling.top_k < logits.shape[-1]:
         least = logits.topk(sampling.top_k, dim=-1).values[..., -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
     if sampling.top_p < 1:
@@ -101,7 +95,17 @@ def draw_tokens(logits: Tensor, sampling: Sampling, keys: Tensor, position: int 
         beyond = p.cumsum(dim=-1) - p >= sampling.top_p
         beyond[..., 0] = False  # float32 rounds a tiny top_p to 0
         logits = logits.masked_fill(beyond.gather(-1, order.argsort(dim=-1)), -torch.inf)
-    return gumbel_noise(keys, position, codes).add(logits).argmax(dim=-1)
+    return logits
+
+
+def draw_tokens(logits: Tensor, sampling: Sampling, keys: Tensor, position: int | Tensor) -> Tensor:
+    """One token a row, long [rows], from logits [rows, codes]: argmax(log p + Gumbel noise) draws from p exactly.
+
+    With `position` [rows, T], one for each of logits [rows, T, codes].
+    """
+    if sampling.temperature == 0:
+        return logits.argmax(dim=-1)
+    return gumbel_noise(keys, position, logits.shape[-1]).add(tempered(logits, sampling)).argmax(dim=-1)
 
 
 def check_finite(logits: Tensor) -> None:

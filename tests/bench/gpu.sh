@@ -7,5 +7,5 @@ mkdir -p "$out"
 cd "$(dirname "$0")/../.."
 python -m pytest -q -m gpu tests/unit
 for model in Janus-Pro-1B Janus-Pro-7B; do
-    python -m janus_core bench --model "$model" --device cuda --pictures 1 16 --whole --json "$out/$model.json"
+    python -m janus_core bench --model "$model" --device cuda --pictures 1 16 --whole --triton --json "$out/$model.json"
 done

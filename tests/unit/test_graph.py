@@ -1,10 +1,10 @@
-"""Fixed steps, which CUDA graphs are made of, draw what the sequential sampler draws."""
+"""Fixed steps, which CUDA graphs are made of, draw and say what the usual steps do."""
 
 import pytest
 import torch
 
 import janus_core
-from janus_core.generation import graph
+from janus_core.generation import graph, text
 from janus_core.generation.image import Drawing, draw_codes
 from janus_core.generation.sampling import Sampling
 
@@ -12,6 +12,15 @@ from janus_core.generation.sampling import Sampling
 @pytest.fixture(scope="module")
 def exact() -> janus_core.Janus:
     return janus_core.load(dtype=torch.float64)
+
+
+@pytest.fixture
+def captured(monkeypatch: pytest.MonkeyPatch) -> list:
+    """Grows by one with each graph that is captured, or by None where none could be."""
+    made: list = []
+    capture = graph._capture
+    monkeypatch.setattr(graph, "_capture", lambda *args: made.append(capture(*args)) or made[-1])
+    return made
 
 
 def drawing(janus: janus_core.Janus, prompt: str, cfg_weight: float = 5.0, sampling: Sampling | None = None) -> Drawing:
@@ -39,6 +48,23 @@ def test_fixed_steps_respect_every_setting(exact: janus_core.Janus, cfg_weight: 
     assert torch.equal(graph.draw_codes_graphed(exact.model, what, "cpu"), draw_codes(exact.model, what, "cpu"))
 
 
+def say(janus: janus_core.Janus, words: text.Words, sampling: Sampling) -> list[list[int]]:
+    """Answers of a batch with pads in it, long enough for several buckets."""
+    prompts = [janus.processor.question_prompt(question, 0) for question in ("is it red? " * 5, "how many are there?")]
+    ids = janus.processor
+    start = text.embed_prompts(janus.model, prompts, ids.image, ids.pad, None, janus.device)
+    return text.answer_ids(janus.model, *start, -1, 40, 5, sampling, words=words)
+
+
+@pytest.mark.parametrize("bucket", [1, 7, 64, 1000])
+@pytest.mark.parametrize("sampling", [Sampling(0.0), Sampling(1.0)])
+def test_fixed_steps_say_the_same_words_over_the_borders_of_buckets(
+    exact: janus_core.Janus, monkeypatch: pytest.MonkeyPatch, bucket: int, sampling: Sampling
+) -> None:
+    monkeypatch.setattr(graph, "BUCKET", bucket)
+    assert say(exact, graph.words_graphed, sampling) == say(exact, text.words, sampling)
+
+
 def test_fixed_steps_never_look_at_what_lies_in_fresh_memory(exact: janus_core.Janus) -> None:
     what = drawing(exact, "a boat")
     plain = draw_codes(exact.model, what, "cpu")
@@ -63,30 +89,41 @@ def test_progress_is_told_each_step_and_may_stop(exact: janus_core.Janus) -> Non
 
 
 def test_a_model_on_the_cpu_or_patched_as_it_is_used_gets_no_graphs(exact: janus_core.Janus) -> None:
-    assert not graph.graphable(exact.model, lambda layer: True)
+    assert not graph.graphable([exact.model], lambda layer: True)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("prompt", ["a boat", "a red circle and a blue square " * 8])
+@pytest.mark.parametrize("fused", [False, True])
 def test_a_graph_draws_what_the_same_steps_draw_without_it(
-    prompt: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    prompt: str, dtype: torch.dtype, fused: bool, captured: list
 ) -> None:
-    captured = []
-    capture = graph._capture
-    monkeypatch.setattr(graph, "_capture", lambda *args: captured.append(capture(*args)) or captured[-1])
     janus = janus_core.load(device="cuda", dtype=dtype)
-    assert graph.graphable(janus.model, janus.plain)
-    assert not graph.graphable(janus.model, lambda layer: layer is not janus.model.language_model.model.norm)
+    if fused:
+        from janus_core.generation import kernels
+
+        janus.kernels = kernels
+    parts = [*janus.model.decoding_parts, janus.model.gen_embed]
+    assert graph.graphable(parts, janus.plain)
+    assert not graph.graphable(parts, lambda layer: layer is not janus.model.language_model.model.norm)
     for cfg_weight in (1.0, 5.0):
-        what = drawing(janus, prompt, cfg_weight)
-        plain = draw_codes(janus.model, what, "cuda")
+        plain = draw_codes(janus.model, drawing(janus, prompt, cfg_weight), "cuda")
         captured.clear()
-        drawn = graph.draw_codes_graphed(janus.model, what, "cuda")
+        drawn = janus.generate(prompt, 5, 3, cfg_weight).ids
         assert captured and None not in captured
         if dtype == torch.float64:
             assert torch.equal(drawn, plain)
-            assert torch.equal(janus.generate(prompt, 5, 3, cfg_weight).ids, plain)
         else:  # another kernel may round otherwise, and then a picture goes its own way from there
             assert (drawn == plain).float().mean() > 0.5
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_graph_says_what_the_same_steps_say_without_it(captured: list) -> None:
+    janus = janus_core.load(device="cuda", dtype=torch.float64)
+    for sampling in (Sampling(0.0), Sampling(1.0)):
+        captured.clear()
+        assert say(janus, graph.words_graphed, sampling) == say(janus, text.words, sampling)
+        assert captured and None not in captured

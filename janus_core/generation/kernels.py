@@ -1,0 +1,247 @@
+"""A decode step on a CUDA device with Triton kernels for all that lies between its matrix products.
+
+Starting those small kernels takes longer than they run: each here does in one launch what PyTorch does in several. They
+add up in float32 and round where PyTorch does, but not in between; float64 stays exact.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor, nn
+
+from ..model.llama import Llama, rope_table
+from .cache import StaticCache
+from .sampling import GOLDEN32
+
+SPLIT = 64  # slots of the cache that one program of attention looks at
+INNER = 1024  # numbers of an MLP's inner layer that one program works on
+CODES = 2048  # codes that a program drawing one looks at together
+
+
+def decode(llama: Llama, x: Tensor, places: Tensor, slots: int, cache: StaticCache) -> Tensor:
+    """One token of each row, [rows, 1, D] at `places` long [rows, 1], through all layers: hidden states [rows, 1, D].
+
+    What `llama` computes with those places as its positions and a mask up to them; `x` is overwritten. No place may lie
+    beyond the cache's first `slots` slots.
+    """
+    rope = rope_table(places, llama.config.head_dim, llama.config.rope_theta, x.dtype)
+    norms = [layer.input_layernorm for layer in llama.layers[1:]]
+    h = _add_norm(x, None, llama.layers[0].input_layernorm)
+    for index, (layer, after) in enumerate(zip(llama.layers, [*norms, llama.norm], strict=True)):
+        seen = _attend(layer.self_attn.qkv_proj(h), rope, places, slots, cache, index)
+        h = _add_norm(x, layer.self_attn.o_proj(seen), layer.post_attention_layernorm)
+        h = _add_norm(x, layer.mlp.down_proj(_silu_mul(layer.mlp.gate_up_proj(h))), after)
+    return h
+
+
+def _exact(x: Tensor) -> tl.dtype:
+    return tl.float64 if x.dtype == torch.float64 else tl.float32
+
+
+def _add_norm(stream: Tensor, x: Tensor | None, norm: nn.Module) -> Tensor:
+    """Add x to the residual stream in place, and normalise it."""
+    out, width = torch.empty_like(stream), stream.shape[-1]
+    adds = x is not None
+    _add_norm_kernel[stream.shape[0],](
+        stream,
+        x if adds else stream,
+        norm.weight,
+        out,
+        width,
+        norm.eps,
+        adds,
+        _exact(stream),
+        triton.next_power_of_2(width),
+    )
+    return out
+
+
+def _silu_mul(gate_up: Tensor) -> Tensor:
+    rows, inner = gate_up.shape[0], gate_up.shape[-1] // 2
+    out = gate_up.new_empty(*gate_up.shape[:-1], inner)
+    _silu_mul_kernel[rows, triton.cdiv(inner, INNER)](gate_up, out, inner, _exact(out), INNER)
+    return out
+
+
+def _attend(
+    qkv: Tensor, rope: tuple[Tensor, Tensor], places: Tensor, slots: int, cache: StaticCache, layer: int
+) -> Tensor:
+    """Turn q and k [rows, 1, 3 x D], keep k and v in the cache, and let q look at every slot up to its own."""
+    cache.make_room(slots)
+    keys, values = cache.keys[layer], cache.values[layer]
+    rows, heads, _, size = keys.shape
+    splits = triton.cdiv(slots, SPLIT)
+    exact = _exact(qkv)
+    parts = qkv.new_empty(rows * heads, splits, size + 2, dtype=torch.float64 if exact == tl.float64 else torch.float32)
+    q, out = qkv.new_empty(2, rows, 1, heads * size)
+    _rotate_and_keep_kernel[rows, heads](
+        qkv, *rope, places, q, keys, values, *keys.stride(), *values.stride(), heads, exact, size // 2
+    )
+    _look_kernel[rows * heads, splits](
+        q, places, keys, values, parts, *keys.stride(), *values.stride(), heads, size**-0.5, exact, size, SPLIT
+    )
+    most = triton.next_power_of_2(triton.cdiv(cache.capacity, SPLIT))
+    _gather_kernel[rows * heads,](parts, out, splits, size, most)
+    return out
+
+
+def noisy_argmax(logits: Tensor, keys: Tensor, position: Tensor) -> Tensor:
+    """`(gumbel_noise(keys, position, codes) + logits).argmax(-1)` of logits [rows, 1, codes], at `position` [rows, 1]."""
+    out = torch.empty_like(position)
+    _noisy_argmax_kernel[logits.shape[0],](logits, keys, position, out, logits.shape[-1], GOLDEN32, CODES)
+    return out
+
+
+@triton.jit
+def _add_norm_kernel(stream, x, weight, out, width, eps, ADDS: tl.constexpr, EXACT: tl.constexpr, BLOCK: tl.constexpr):
+    at = tl.arange(0, BLOCK)
+    inside = at < width
+    here = tl.program_id(0) * width + at
+    value = tl.load(stream + here, mask=inside, other=0.0).to(EXACT)
+    if ADDS:
+        rounded = (value + tl.load(x + here, mask=inside, other=0.0).to(EXACT)).to(stream.dtype.element_ty)
+        tl.store(stream + here, rounded, mask=inside)
+        value = rounded.to(EXACT)
+    value = value / tl.sqrt(tl.sum(value * value, axis=0) / width + eps)
+    value *= tl.load(weight + at, mask=inside, other=0.0).to(EXACT)
+    tl.store(out + here, value.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _silu_mul_kernel(gate_up, out, inner, EXACT: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0)
+    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < inner
+    gate = tl.load(gate_up + row * 2 * inner + at, mask=inside, other=0.0).to(EXACT)
+    up = tl.load(gate_up + (row * 2 + 1) * inner + at, mask=inside, other=0.0).to(EXACT)
+    tl.store(out + row * inner + at, (gate / (1 + tl.exp(-gate)) * up).to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _rotate_and_keep_kernel(
+    qkv,
+    cos,
+    sin,
+    places,
+    q,
+    keys,
+    values,
+    k_row,
+    k_head,
+    k_slot,
+    k_dim,
+    v_row,
+    v_head,
+    v_slot,
+    v_dim,
+    heads,
+    EXACT: tl.constexpr,
+    HALF: tl.constexpr,
+):
+    row, head = tl.program_id(0), tl.program_id(1)
+    left, right = tl.arange(0, HALF), tl.arange(0, HALF) + HALF
+    size = 2 * HALF
+    kind = q.dtype.element_ty
+    c, s = tl.load(cos + row * size + left).to(EXACT), tl.load(sin + row * size + left).to(EXACT)
+    slot = tl.load(places + row)
+
+    read = qkv + (row * 3 * heads + head) * size
+    a, b = tl.load(read + left).to(EXACT), tl.load(read + right).to(EXACT)
+    write = q + (row * heads + head) * size
+    tl.store(write + left, (a * c - b * s).to(kind))
+    tl.store(write + right, (b * c + a * s).to(kind))
+
+    read += heads * size
+    a, b = tl.load(read + left).to(EXACT), tl.load(read + right).to(EXACT)
+    write = keys + row * k_row + head * k_head + slot * k_slot
+    tl.store(write + left * k_dim, (a * c - b * s).to(kind))
+    tl.store(write + right * k_dim, (b * c + a * s).to(kind))
+
+    read += heads * size
+    write = values + row * v_row + head * v_head + slot * v_slot
+    tl.store(write + left * v_dim, tl.load(read + left))
+    tl.store(write + right * v_dim, tl.load(read + right))
+
+
+@triton.jit
+def _look_kernel(
+    q,
+    places,
+    keys,
+    values,
+    parts,
+    k_row,
+    k_head,
+    k_slot,
+    k_dim,
+    v_row,
+    v_head,
+    v_slot,
+    v_dim,
+    heads,
+    scale,
+    EXACT: tl.constexpr,
+    SIZE: tl.constexpr,
+    SLOTS: tl.constexpr,
+):
+    """Attention to one stretch of slots: sum of values, largest score and sum of weights, put together later."""
+    which, split = tl.program_id(0), tl.program_id(1)
+    row, head = which // heads, which % heads
+    dim = tl.arange(0, SIZE)
+    slot = split * SLOTS + tl.arange(0, SLOTS)
+    seen = slot <= tl.load(places + row)
+    query = tl.load(q + which * SIZE + dim).to(EXACT) * scale
+    at = keys + row * k_row + head * k_head + slot[:, None] * k_slot + dim[None, :] * k_dim
+    score = tl.sum(tl.load(at, mask=seen[:, None], other=0.0).to(EXACT) * query[None, :], axis=1)
+    largest = tl.max(tl.where(seen, score, -1e30), axis=0)
+    weight = tl.where(seen, tl.exp(score - largest), 0.0)
+    at = values + row * v_row + head * v_head + slot[:, None] * v_slot + dim[None, :] * v_dim
+    total = tl.sum(tl.load(at, mask=seen[:, None], other=0.0).to(EXACT) * weight[:, None], axis=0)
+    part = parts + (which * tl.num_programs(1) + split) * (SIZE + 2)
+    tl.store(part + dim, total)
+    tl.store(part + SIZE, largest)
+    tl.store(part + SIZE + 1, tl.sum(weight, axis=0))
+
+
+@triton.jit
+def _gather_kernel(parts, out, splits, SIZE: tl.constexpr, BLOCK: tl.constexpr):
+    which = tl.program_id(0)
+    dim, split = tl.arange(0, SIZE), tl.arange(0, BLOCK)
+    inside = split < splits
+    part = parts + (which * splits + split) * (SIZE + 2)
+    largest = tl.load(part + SIZE, mask=inside, other=-1e30)
+    share = tl.exp(largest - tl.max(largest, axis=0))
+    weight = tl.sum(tl.load(part + SIZE + 1, mask=inside, other=0.0) * share, axis=0)
+    totals = tl.load(part[:, None] + dim[None, :], mask=inside[:, None], other=0.0)
+    total = tl.sum(totals * share[:, None], axis=0) / weight
+    tl.store(out + which * SIZE + dim, total.to(out.dtype.element_ty))
+
+
+@triton.jit
+def _mixed(x):
+    x = (x ^ (x >> 16)) * 0x7FEB352D
+    x = (x ^ (x >> 15)) * 0x846CA68B
+    return x ^ (x >> 16)
+
+
+@triton.jit
+def _noisy_argmax_kernel(logits, keys, position, out, COUNT: tl.constexpr, GOLDEN: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0)
+    low, high = tl.load(keys + 2 * row).to(tl.uint32), tl.load(keys + 2 * row + 1).to(tl.uint32)
+    first = _mixed(low + tl.load(position + row).to(tl.uint32) * GOLDEN)
+    second = _mixed(first ^ high)
+    best, winner = tl.full((), float("-inf"), logits.dtype.element_ty), tl.full((), 0, tl.int32)
+    for start in range(0, COUNT, BLOCK):
+        code = start + tl.arange(0, BLOCK)
+        bits = _mixed(_mixed(code.to(tl.uint32) * GOLDEN + first) ^ second)
+        rest = tl.minimum((bits.to(tl.float32) + 0.5) * 2.3283064365386963e-10, 0.99999994)
+        # log(1 - rest) exact for a small rest, too.
+        left = 1 - rest
+        log = tl.where(left == 1, -rest, tl.log(left) * (rest / (1 - left)))
+        value = tl.load(logits + row * COUNT + code, mask=code < COUNT, other=float("-inf")) - tl.log(-log)
+        top, at = tl.max(value, axis=0, return_indices=True)
+        winner = tl.where(top > best, start + at, winner)
+        best = tl.maximum(top, best)
+    tl.store(out + row, winner)

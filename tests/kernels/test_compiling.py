@@ -1,0 +1,50 @@
+"""Without a GPU, the kernels compile for the cards people have, at Janus-Pro's sizes."""
+
+import pytest
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from janus_core.generation import kernels
+
+STRIDES = dict.fromkeys(("k_row", "k_head", "k_slot", "k_dim", "v_row", "v_head", "v_slot", "v_dim", "heads"), "i32")
+
+
+def signatures(kind: str, exact: tl.dtype) -> dict:
+    """Of each kernel the types of its arguments, and its constants."""
+    x, wide, long = f"*{kind}", f"*{exact.name}", "*i64"
+    return {
+        kernels._add_norm_kernel: (
+            {"stream": x, "x": x, "weight": x, "out": x, "width": "i32", "eps": "fp32"},
+            {"ADDS": True, "EXACT": exact, "BLOCK": 4096},
+        ),
+        kernels._silu_mul_kernel: (
+            {"gate_up": x, "out": x, "inner": "i32"},
+            {"EXACT": exact, "BLOCK": kernels.INNER},
+        ),
+        kernels._rotate_and_keep_kernel: (
+            {"qkv": x, "cos": x, "sin": x, "places": long, "q": x, "keys": x, "values": x} | STRIDES,
+            {"EXACT": exact, "HALF": 64},
+        ),
+        kernels._look_kernel: (
+            {"q": x, "places": long, "keys": x, "values": x, "parts": wide} | STRIDES | {"scale": "fp32"},
+            {"EXACT": exact, "SIZE": 128, "SLOTS": kernels.SPLIT},
+        ),
+        kernels._gather_kernel: ({"parts": wide, "out": x, "splits": "i32"}, {"SIZE": 128, "BLOCK": 16}),
+        kernels._noisy_argmax_kernel: (
+            {"logits": wide, "keys": long, "position": long, "out": long},
+            {"COUNT": 16384, "GOLDEN": kernels.GOLDEN32, "BLOCK": kernels.CODES},
+        ),
+    }
+
+
+@pytest.mark.parametrize("capability", [75, 86, 90, 120])
+@pytest.mark.parametrize(("kind", "exact"), [("fp16", tl.float32), ("bf16", tl.float32), ("fp64", tl.float64)])
+def test_kernels_compile(capability: int, kind: str, exact: tl.dtype) -> None:
+    for kernel, (types, constants) in signatures(kind, exact).items():
+        source = ASTSource(kernel, types | dict.fromkeys(constants, "constexpr"), constants)
+        binary = triton.compile(source, target=GPUTarget("cuda", capability, 32)).asm
+        assert binary["cubin"][:4] == b"\x7fELF"
+        if kernel is kernels._noisy_argmax_kernel:
+            assert "lg2.approx" not in binary["ptx"]  # too coarse for the noise that wins
