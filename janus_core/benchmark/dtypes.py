@@ -120,7 +120,7 @@ def markdown(lines: list[list[str]]) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="what fidelity is measured on")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, mps")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda (fp8 rules out mps)")
     parser.add_argument("--against", default="bf16", choices=NAMES, help="the dtype that the others are compared with")
     parser.add_argument("--count", type=int, default=16, help="pictures for each prompt")
     parser.add_argument("--cfg-weight", type=float, default=1.75, help="strength of the prompt; Janus-Pro's is 5")

@@ -72,6 +72,8 @@ def run(args: argparse.Namespace) -> None:
     """Run the phases asked for. Raises InputError for settings or data that make no sense."""
     settings = read_settings(args.config)
     job = Job(args, settings)
+    if args.checkpoint and (args.out / "model.safetensors").exists():
+        print(f"Going on with the weights in {args.out}; those of --checkpoint were its start.", file=sys.stderr)
     for phase in PHASES if args.phase == "all" else (args.phase,):
         if phase in ("vq", "siglip"):
             if args.phase == "all" and (args.checkpoint or job.finished(phase)):

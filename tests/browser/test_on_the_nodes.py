@@ -177,6 +177,34 @@ def test_a_chat_of_three_turns_keeps_its_context(canvas: Canvas) -> None:
 
 
 @pytest.mark.both
+def test_a_chat_in_a_subgraph_goes_on_with_the_model_that_comes_from_outside(canvas: Canvas) -> None:
+    loader = canvas.add("JanusLoader", (0, 0))
+    chat = canvas.add("JanusChat", (400, 0), message="Describe the picture.", max_tokens=8)
+    canvas.link(loader, "janus", chat, "janus")
+    canvas.page.evaluate(
+        """async (id) => {
+            const { subgraph } = app.graph.convertToSubgraph(new Set([app.graph.getNodeById(id)]))
+            await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))
+            app.canvas.openSubgraph(subgraph)
+        }""",
+        chat,
+    )
+    inside = "app.canvas.graph.nodes"
+    canvas.run()
+    canvas.page.evaluate(f"() => app.canvas.centerOnNode({inside}[0])")
+    canvas.page.locator(".janus-panel").get_by_text("Reply", exact=True).click()
+    canvas.page.evaluate(f"() => {{ {inside}[1].widgets[0].value = 'Describe it again.' }}")
+    canvas.run()
+    turns = (
+        "node => node.janusPanel.output.janus_turns.filter(({ role }) => role === 'user').map(({ content }) => content)"
+    )
+    assert canvas.page.evaluate(f"{inside}.map({turns})") == [
+        ["Describe the picture."],
+        ["Describe the picture.", "Describe it again."],
+    ]
+
+
+@pytest.mark.both
 def test_a_seed_is_put_back_into_the_node(canvas: Canvas) -> None:
     draw = drawing(canvas, seed=40, batch_size=3)
     canvas.set(draw, control_after_generate="randomize")

@@ -46,7 +46,9 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
-def test_fine_tuning_on_a_users_folder_leaves_a_folder_that_loads(tiny_folder: Path, data: Path, tmp_path: Path):
+def test_fine_tuning_on_a_users_folder_leaves_a_folder_that_loads(
+    tiny_folder: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     out = tmp_path / "tuned"
     flags = ("--batch", "8", "--micro-batch", "4", "--steps", "2", "--mix", "1:1:1")
     command("stage3", "--checkpoint", str(tiny_folder), "--data", str(data), "--out", str(out), *flags)
@@ -56,8 +58,11 @@ def test_fine_tuning_on_a_users_folder_leaves_a_folder_that_loads(tiny_folder: P
     assert after.generate("a red circle", cfg_weight=1.0).ids.shape == (1, 36)
     assert (out / "training" / "stage3.csv").exists() and (out / "training" / "stage3.png").exists()
 
+    assert "Going on" not in capsys.readouterr().err
+
     command("stage3", "--checkpoint", str(tiny_folder), "--data", str(data), "--out", str(out), *flags)
     assert digest(janus_core.load(out).model) == digest(after.model), "a finished run changes nothing"
+    assert f"Going on with the weights in {out}" in capsys.readouterr().err
 
 
 def test_two_processes_take_the_steps_of_one(tiny_folder: Path, data: Path, tmp_path: Path):
