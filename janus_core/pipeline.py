@@ -235,7 +235,7 @@ class Janus:
         # Of several answers, some are short, and copies would not pay.
         alone = [self.model.language_model] if len(questions) == 1 else []
         words = text.words
-        if self.graphs and graphable([self.model.language_model], self.plain):
+        if self.graphs and graphable(self.model.answering_parts, self.plain):
             words = words_graphed
         with _one_at_a_time, prepacked(alone, 1, self.device, self.plain):
             ids = text.answer_ids(self.model, embeds, mask, eos, max_new_tokens, seed, sampling, progress, words)

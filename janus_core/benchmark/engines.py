@@ -43,7 +43,7 @@ class Engine(Protocol):
 class Ours:
     def __init__(self, model: JanusModel, device: torch.device, name: str = "ours", kernels: Any = None):
         self.model, self.device, self.name, self.kernels = model, device, name, kernels
-        self.graphed = graphable([*model.decoding_parts, model.gen_embed, model.language_model], lambda layer: True)
+        self.graphed = graphable([model.gen_embed, model.gen_head, model.language_model], lambda layer: True)
 
     def ready(self, count: int) -> AbstractContextManager[None]:
         return prepacked(self.model.decoding_parts, 2 * count, self.device)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ..checkpoint import find
 from ..config import JanusConfig
+from ..errors import InputError
 from ..model.janus import JanusModel
 from ..pipeline import DEFAULT_CHECKPOINT
 from .engines import Engine, Original, Ours, Transformers, transformers_twin
@@ -34,6 +35,7 @@ from .measure import (
 )
 
 PUBLISHED = ("Janus-1.3B", "Janus-Pro-1B", "Janus-Pro-7B")
+TRITON = "ours Triton"
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp16": torch.float16}
 
 
@@ -53,6 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Measure all rows, print the table with ratios, and write the JSON file."""
     device, dtype = torch.device(args.device), DTYPES[args.dtype]
+    if args.triton and device.type != "cuda":
+        raise InputError(f"--triton is given with --device {args.device}: its kernels are for cuda.")
     published = args.model in PUBLISHED
     config = JanusConfig.preset(args.model) if published else find(args.model or DEFAULT_CHECKPOINT).config()
     bandwidth = Bandwidth(device)
@@ -67,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     if args.triton:
         from ..generation import kernels
 
-        engines.append(Ours(model, device, "ours Triton", kernels))
+        engines.append(Ours(model, device, TRITON, kernels))
 
     rows: list[Row] = []
     measurements = plan(args, engines, model, twin, bandwidth)
@@ -104,14 +108,15 @@ def plan(
     counts = [n for n in args.pictures if n <= 4] if args.quick else args.pictures
     contexts = [24] if args.quick else [24, 24 + codes // 2, 24 + codes]  # a long one takes long to read, on a CPU
     steps, rounds = (8, 3) if args.quick else (16, 3)
-    if args.device == "cuda":  # where steps are short, and a graph is captured every so many
+    if torch.device(args.device).type == "cuda":  # where steps are short, and a graph is captured every so many
         steps *= 16
     work: list[Callable[[], list[Row]]] = [
         lambda n=n, c=c: [decode_step(engines, model, n, c, steps, rounds, bandwidth)] for n in counts for c in contexts
     ]
     if args.whole:
         work += [lambda n=n: [whole_picture(engines, model, n, bandwidth)] for n in counts]
-    work.append(lambda: answering(engines, model, 48, 1 if args.quick else 3))
+    speaking = [engine for engine in engines if engine.name != TRITON]  # whose kernels are for drawing
+    work.append(lambda: answering(speaking, model, 48, 1 if args.quick else 3))
     work.append(lambda: [vq_decode(model, twin, rounds)])
     return work
 

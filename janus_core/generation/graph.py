@@ -9,9 +9,10 @@ Graphs live no longer than the call: afterwards a host may move the weights, or 
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -26,10 +27,11 @@ from .text import read_prompts
 BUCKET = 64
 
 
-class FixedSteps(Protocol):
-    """A step on fixed memory, called with how many slots of its cache to look at, of `capacity`."""
+class FixedStep(Protocol):
+    """A step on fixed memory, called with how many slots of its cache to look at: of `capacity`, so many at a time."""
 
     capacity: int
+    bucket: int
 
     def __call__(self, end: int) -> None: ...
 
@@ -37,18 +39,26 @@ class FixedSteps(Protocol):
 class Recorded:
     """Runs a fixed step, each bucket's first time as it is and then from its graph; without a stream always as it is."""
 
-    def __init__(self, step: FixedSteps, stream: torch.cuda.Stream | None):
+    possible = True  # until a device or its driver will not be recorded
+
+    def __init__(self, step: FixedStep, stream: torch.cuda.Stream | None):
         self.step = step
         self.recording = stream is not None
         self.pool = torch.cuda.graph_pool_handle() if stream else None
-        self.graphs: dict[int, torch.cuda.CUDAGraph | None] = {}
+        self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self.seen = 0  # the bucket that has been run, and so warmed up
 
     def __call__(self, slots: int) -> None:
         """One step, of which `slots` slots are to be looked at."""
-        end = min(-(-slots // BUCKET) * BUCKET, self.step.capacity)
-        if end == self.seen and self.recording and end not in self.graphs:
-            self.graphs[end] = _capture(lambda: self.step(end), self.pool)
+        end = min(-(-slots // self.step.bucket) * self.step.bucket, self.step.capacity)
+        if end == self.seen and end not in self.graphs and self.recording and Recorded.possible:
+            try:
+                self.graphs[end] = _capture(lambda: self.step(end), self.pool)
+            except RuntimeError:
+                Recorded.possible = False
+                logging.getLogger(__name__).warning(
+                    "Janus works without CUDA graphs, and so more slowly", exc_info=True
+                )
         if graph := self.graphs.get(end):
             graph.replay()
         else:
@@ -63,6 +73,7 @@ class FixedCode:
         self.model, self.drawing, self.kernels = model, drawing, kernels
         self.start = len(drawing.prompt)
         self.capacity = self.start + drawing.steps - 1
+        self.bucket = self.capacity if kernels else BUCKET  # the kernels pass over slots that are not filled yet
         hidden, self.cache = prefill(model, drawing.prefixes, drawing.count, drawing.steps - 1, device)
         self.slots = torch.arange(self.capacity, device=device)
         self.keys = seed_keys(drawing.seed, drawing.count, device)
@@ -112,64 +123,65 @@ def draw_codes_graphed(
     """
     row = model.config.grid[1]
     with _aside(torch.device(device)) as stream:
-        step = FixedCode(model, drawing, device, kernels)
-        recorded = Recorded(step, stream)
+        code = FixedCode(model, drawing, device, kernels)
+        recorded = Recorded(code, stream)
         for drawn in range(1, drawing.steps + 1):
             if progress is not None:
                 if stream and drawn % row == 0:
                     stream.synchronize()
-                progress(drawn, drawing.steps, step.ids[:, :drawn])
+                progress(drawn, drawing.steps, code.ids[:, :drawn])
             if drawn < drawing.steps:
-                recorded(step.start + drawn)
-        check_finite(step.logits)
-    return step.ids
+                recorded(code.start + drawn)
+        check_finite(code.logits)
+    return code.ids.clone()
 
 
 class FixedWord:
-    """The state of some answers, and the step that moves each on by a word."""
+    """The state of some answers, and the step that moves each on by a word, of which `embeds` holds the last."""
 
     def __init__(self, model: JanusModel, embeds: Tensor, mask: Tensor, count: int, seed: int, sampling: Sampling):
-        self.model, self.sampling = model, sampling
+        self.language, self.sampling = model.language_model, sampling
         rows, self.start = mask.shape
         device = embeds.device
         hidden, self.places, self.cache = read_prompts(model, embeds, mask, count - 1)
-        self.capacity = self.cache.capacity
+        self.capacity, self.bucket = self.cache.capacity, BUCKET
         # A pad is never looked at.
         self.visible = torch.cat((mask, mask.new_ones(rows, count - 1)), dim=1)[:, None, None]
         self.slots = torch.arange(self.capacity, device=device)
         self.slot = self.cache.slots = torch.full((rows, 1), self.start - 1, device=device)
         self.keys = seed_keys(seed, rows, device)
-        self.step = torch.zeros(rows, 1, dtype=torch.long, device=device)
-        self.logits = model.language_model.lm_head(hidden)[:, None]
-        self.ids = draw_tokens(self.logits, sampling, self.keys, self.step)
+        self.said = torch.zeros(rows, 1, dtype=torch.long, device=device)
+        self.embeds = torch.empty_like(embeds[:, :1])
+        self.logits = self.language.lm_head(hidden)[:, None]
+        self.ids = draw_tokens(self.logits, sampling, self.keys, self.said)
 
     def __call__(self, end: int) -> None:
         """Draw each row's next word, looking at the cache's first `end` slots. Nothing waits for the device."""
-        language = self.model.language_model
-        for count in (self.places, self.slot, self.step):
+        for count in (self.places, self.slot, self.said):
             count.add_(1)
         mask = self.visible[..., :end] & (self.slots[:end] <= self.slot[:, None, :, None])
-        hidden = language.model(self.model.embed_text(self.ids), self.places, mask, self.cache)
-        self.logits.copy_(language.lm_head(hidden))
-        self.ids.copy_(draw_tokens(self.logits, self.sampling, self.keys, self.step))
+        hidden = self.language.model(self.embeds, self.places, mask, self.cache)
+        self.logits.copy_(self.language.lm_head(hidden))
+        self.ids.copy_(draw_tokens(self.logits, self.sampling, self.keys, self.said))
 
 
 def words_graphed(
     model: JanusModel, embeds: Tensor, mask: Tensor, count: int, seed: int, sampling: Sampling
 ) -> Iterator[Tensor]:
-    """`text.words` in fixed steps."""
+    """`text.words` in fixed steps. The words' own table is none of their graphs' business: it may lie elsewhere."""
     with _aside(embeds.device) as stream:
-        step = FixedWord(model, embeds, mask, count, seed, sampling)
-        recorded = Recorded(step, stream)
+        word = FixedWord(model, embeds, mask, count, seed, sampling)
+        recorded = Recorded(word, stream)
         for drawn in range(count):
             if drawn:
-                recorded(step.start + drawn)
-            check_finite(step.logits)
-            yield step.ids[:, 0]
+                word.embeds.copy_(model.embed_text(word.ids))
+                recorded(word.start + drawn)
+            check_finite(word.logits)
+            yield word.ids[:, 0].clone()
 
 
 @lru_cache
-def _side_stream(device: torch.device) -> torch.cuda.Stream:
+def _side_stream(device: int) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
@@ -183,7 +195,7 @@ def _aside(device: torch.device) -> Iterator[torch.cuda.Stream | None]:
     if device.type != "cuda":
         yield None
         return
-    stream = _side_stream(device)
+    stream = _side_stream(torch.cuda.current_device() if device.index is None else device.index)
     stream.wait_stream(torch.cuda.current_stream(device))
     try:
         with torch.cuda.stream(stream):
@@ -192,22 +204,27 @@ def _aside(device: torch.device) -> Iterator[torch.cuda.Stream | None]:
         stream.synchronize()
 
 
-def _capture(step: Callable[[], None], pool: Any) -> torch.cuda.CUDAGraph | None:
+def _capture(step: Callable[[], None], pool: Any) -> torch.cuda.CUDAGraph:
     """Record a call's kernels on the current stream; they do not run. Other threads may go on using the device.
 
-    None where the device or its driver will not be recorded, which the log tells: all steps then run as they are.
+    Raises RuntimeError where the device or its driver will not be recorded, and what the call itself raises.
     """
     torch.cuda.synchronize()  # what a host moves about is then done with
     graph = torch.cuda.CUDAGraph()
+    collecting = gc.isenabled()
+    gc.disable()  # what is collected may not be let go of while recording
     try:
         graph.capture_begin(pool, capture_error_mode="thread_local")
         try:
             step()
-        finally:
-            graph.capture_end()
-    except RuntimeError as error:
-        logging.getLogger(__name__).warning(f"Janus draws without CUDA graphs, and so more slowly: {error}")
-        return None
+        except BaseException:
+            with suppress(RuntimeError):  # which would hide the cause
+                graph.capture_end()
+            raise
+        graph.capture_end()
+    finally:
+        if collecting:
+            gc.enable()
     return graph
 
 

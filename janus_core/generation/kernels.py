@@ -16,6 +16,7 @@ from .cache import StaticCache
 from .sampling import GOLDEN32
 
 SPLIT = 64  # slots of the cache that one program of attention looks at
+LEAST_SPLITS = 16  # that are put together as if they were so many, so that most prompts share one kernel
 INNER = 1024  # numbers of an MLP's inner layer that one program works on
 CODES = 2048  # codes that a program drawing one looks at together
 
@@ -24,7 +25,7 @@ def decode(llama: Llama, x: Tensor, places: Tensor, slots: int, cache: StaticCac
     """One token of each row, [rows, 1, D] at `places` long [rows, 1], through all layers: hidden states [rows, 1, D].
 
     What `llama` computes with those places as its positions and a mask up to them; `x` is overwritten. No place may lie
-    beyond the cache's first `slots` slots.
+    beyond the cache's first `slots` slots. Heads must be a power of two wide, as those of every published Janus are.
     """
     rope = rope_table(places, llama.config.head_dim, llama.config.rope_theta, x.dtype)
     norms = [layer.input_layernorm for layer in llama.layers[1:]]
@@ -54,6 +55,7 @@ def _add_norm(stream: Tensor, x: Tensor | None, norm: nn.Module) -> Tensor:
         adds,
         _exact(stream),
         triton.next_power_of_2(width),
+        num_warps=8,
     )
     return out
 
@@ -77,25 +79,26 @@ def _attend(
     parts = qkv.new_empty(rows * heads, splits, size + 2, dtype=torch.float64 if exact == tl.float64 else torch.float32)
     q, out = qkv.new_empty(2, rows, 1, heads * size)
     _rotate_and_keep_kernel[rows, heads](
-        qkv, *rope, places, q, keys, values, *keys.stride(), *values.stride(), heads, exact, size // 2
+        qkv, *rope, places, q, keys, values, *keys.stride(), *values.stride(), heads, exact, size // 2, num_warps=1
     )
     _look_kernel[rows * heads, splits](
         q, places, keys, values, parts, *keys.stride(), *values.stride(), heads, size**-0.5, exact, size, SPLIT
     )
-    most = triton.next_power_of_2(triton.cdiv(cache.capacity, SPLIT))
-    _gather_kernel[rows * heads,](parts, out, splits, size, most)
+    _gather_kernel[rows * heads,](parts, out, splits, size, max(triton.next_power_of_2(splits), LEAST_SPLITS))
     return out
 
 
 def noisy_argmax(logits: Tensor, keys: Tensor, position: Tensor) -> Tensor:
     """`(gumbel_noise(keys, position, codes) + logits).argmax(-1)` of logits [rows, 1, codes], at `position` [rows, 1]."""
     out = torch.empty_like(position)
-    _noisy_argmax_kernel[logits.shape[0],](logits, keys, position, out, logits.shape[-1], GOLDEN32, CODES)
+    _noisy_argmax_kernel[logits.shape[0],](logits, keys, position, out, logits.shape[-1], GOLDEN32, CODES, num_warps=16)
     return out
 
 
 @triton.jit
-def _add_norm_kernel(stream, x, weight, out, width, eps, ADDS: tl.constexpr, EXACT: tl.constexpr, BLOCK: tl.constexpr):
+def _add_norm_kernel(
+    stream, x, weight, out, width, EPS: tl.constexpr, ADDS: tl.constexpr, EXACT: tl.constexpr, BLOCK: tl.constexpr
+):
     at = tl.arange(0, BLOCK)
     inside = at < width
     here = tl.program_id(0) * width + at
@@ -104,7 +107,7 @@ def _add_norm_kernel(stream, x, weight, out, width, eps, ADDS: tl.constexpr, EXA
         rounded = (value + tl.load(x + here, mask=inside, other=0.0).to(EXACT)).to(stream.dtype.element_ty)
         tl.store(stream + here, rounded, mask=inside)
         value = rounded.to(EXACT)
-    value = value / tl.sqrt(tl.sum(value * value, axis=0) / width + eps)
+    value = value / tl.sqrt(tl.sum(value * value, axis=0) / width + EPS)
     value *= tl.load(weight + at, mask=inside, other=0.0).to(EXACT)
     tl.store(out + here, value.to(out.dtype.element_ty), mask=inside)
 
@@ -181,7 +184,7 @@ def _look_kernel(
     v_slot,
     v_dim,
     heads,
-    scale,
+    SCALE: tl.constexpr,
     EXACT: tl.constexpr,
     SIZE: tl.constexpr,
     SLOTS: tl.constexpr,
@@ -192,20 +195,22 @@ def _look_kernel(
     dim = tl.arange(0, SIZE)
     slot = split * SLOTS + tl.arange(0, SLOTS)
     seen = slot <= tl.load(places + row)
-    query = tl.load(q + which * SIZE + dim).to(EXACT) * scale
-    at = keys + row * k_row + head * k_head + slot[:, None] * k_slot + dim[None, :] * k_dim
-    score = tl.sum(tl.load(at, mask=seen[:, None], other=0.0).to(EXACT) * query[None, :], axis=1)
+    query = tl.load(q + which * SIZE + dim).to(EXACT) * SCALE
+    key = keys + row * k_row + head * k_head + slot[:, None] * k_slot + dim[None, :] * k_dim
+    key = tl.load(key, mask=seen[:, None], other=0.0).to(EXACT)
+    value = values + row * v_row + head * v_head + slot[:, None] * v_slot + dim[None, :] * v_dim
+    value = tl.load(value, mask=seen[:, None], other=0.0).to(EXACT)
+    score = tl.sum(key * query[None, :], axis=1)
     largest = tl.max(tl.where(seen, score, -1e30), axis=0)
     weight = tl.where(seen, tl.exp(score - largest), 0.0)
-    at = values + row * v_row + head * v_head + slot[:, None] * v_slot + dim[None, :] * v_dim
-    total = tl.sum(tl.load(at, mask=seen[:, None], other=0.0).to(EXACT) * weight[:, None], axis=0)
+    total = tl.sum(value * weight[:, None], axis=0)
     part = parts + (which * tl.num_programs(1) + split) * (SIZE + 2)
     tl.store(part + dim, total)
     tl.store(part + SIZE, largest)
     tl.store(part + SIZE + 1, tl.sum(weight, axis=0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["splits"])
 def _gather_kernel(parts, out, splits, SIZE: tl.constexpr, BLOCK: tl.constexpr):
     which = tl.program_id(0)
     dim, split = tl.arange(0, SIZE), tl.arange(0, BLOCK)

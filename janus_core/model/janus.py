@@ -72,6 +72,12 @@ class JanusModel(nn.Module):
         """What a step of drawing reads."""
         return [self.language_model.model.layers, self.language_model.model.norm, self.gen_head, self.gen_aligner]
 
+    @property
+    def answering_parts(self) -> list[nn.Module]:
+        """What a step of answering reads, but for the table of words."""
+        language = self.language_model
+        return [language.model.layers, language.model.norm, language.lm_head]
+
     def embed_text(self, ids: Tensor) -> Tensor:
         """Text ids [B, T] -> embeddings [B, T, D]. The table may lie on another device: only the rows looked up travel."""
         table = self.language_model.model.embed_tokens

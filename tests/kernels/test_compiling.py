@@ -16,8 +16,8 @@ def signatures(kind: str, exact: tl.dtype) -> dict:
     x, wide, long = f"*{kind}", f"*{exact.name}", "*i64"
     return {
         kernels._add_norm_kernel: (
-            {"stream": x, "x": x, "weight": x, "out": x, "width": "i32", "eps": "fp32"},
-            {"ADDS": True, "EXACT": exact, "BLOCK": 4096},
+            {"stream": x, "x": x, "weight": x, "out": x, "width": "i32"},
+            {"EPS": 1e-6, "ADDS": True, "EXACT": exact, "BLOCK": 4096},
         ),
         kernels._silu_mul_kernel: (
             {"gate_up": x, "out": x, "inner": "i32"},
@@ -28,8 +28,8 @@ def signatures(kind: str, exact: tl.dtype) -> dict:
             {"EXACT": exact, "HALF": 64},
         ),
         kernels._look_kernel: (
-            {"q": x, "places": long, "keys": x, "values": x, "parts": wide} | STRIDES | {"scale": "fp32"},
-            {"EXACT": exact, "SIZE": 128, "SLOTS": kernels.SPLIT},
+            {"q": x, "places": long, "keys": x, "values": x, "parts": wide} | STRIDES,
+            {"SCALE": 128**-0.5, "EXACT": exact, "SIZE": 128, "SLOTS": kernels.SPLIT},
         ),
         kernels._gather_kernel: ({"parts": wide, "out": x, "splits": "i32"}, {"SIZE": 128, "BLOCK": 16}),
         kernels._noisy_argmax_kernel: (

@@ -88,3 +88,8 @@ def test_bench_prints_a_table_and_writes_the_same_figures_as_json(tmp_path, caps
         assert 0 < named[what, "passes a code"]["values"]["ours"] < 1
         assert named[what, "s"]["values"].keys() == {"sequential", "ours"}
     assert float(table[2][ours]) == pytest.approx(step["values"]["ours"], rel=1e-2)
+
+
+def test_tritons_kernels_are_not_measured_where_they_cannot_run(capsys):
+    assert main(["bench", "--triton"]) == 1
+    assert "its kernels are for cuda" in capsys.readouterr().err

@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from comfy_server import PACK
 from prepare import triton_folder
+
+PACK = Path(__file__).parents[2]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Triton is made for Linux")
