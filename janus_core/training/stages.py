@@ -47,7 +47,7 @@ MINI = {
         (*ADAPTORS, "language_model"),
         learning_rate=1.2e-3,
         warm_up=200,
-        steps=17_000,
+        steps=20_000,
         batch=16,
         mix=(4, 1, 4),
         decay=0.6,

@@ -1,6 +1,6 @@
 """The mini's world as training samples: prompts with picture codes, questions with answers, a little plain text."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from torch import Tensor
@@ -26,10 +26,11 @@ from .world import BACKGROUNDS, COLOURS, SHAPES, SIZES, Scene, Thing, render, sa
 Encode = Callable[[np.ndarray], Tensor]  # uint8 [N, H, W, 3] -> codes [N, h * w]
 GRID = 6
 MORE_QUESTIONS = 4  # about the same pictures, after the first: seeing a picture costs more than a question
-# How one thing among others looks: what is asked about before everything else.
-AT_FIRST = ("what", "colour", "where", "size", "background", "two_pictures")
-# How often each kind is asked: most often those that look one object up among others, which are learned last.
-OFTEN = {"where": 3.0, "two_pictures": 3.0}
+# What is asked about before everything else, and how often: how one thing among others looks, where looking one up by its
+# place, or in one of two pictures, is the hardest.
+AT_FIRST = {"what": 1.0, "colour": 1.0, "where": 3.0, "size": 1.0, "background": 1.0, "two_pictures": 3.0}
+# How often each kind is asked from then on: most often what takes several such looks.
+OFTEN = dict.fromkeys(QUESTION_KINDS, 1.0) | {"what": 2.0, "colour": 2.0, "count": 2.0, "where": 2.0, "describe": 3.0}
 SURVEYS = 0.2  # share of these that ask about all objects at once: long answers, which drown short ones
 PLAIN = 0.1  # share of the text that is not about a scene told in words
 LEAST_SIMPLE = 0.2  # share of simple scenes that stays to the end
@@ -88,14 +89,14 @@ def ask(
             return ABOUT_ONE[kind](scene, rng), (scene,)
 
 
-def pick_kind(rng: np.random.Generator, kinds: Sequence[str]) -> str:
-    """One of the kinds, each as often as OFTEN says."""
-    weights = np.array([OFTEN.get(kind, 1.0) for kind in kinds])
-    return kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
+def pick_kind(rng: np.random.Generator, kinds: dict[str, float]) -> str:
+    """One of the kinds, each as often as its number says."""
+    weights = np.array(list(kinds.values()))
+    return list(kinds)[int(rng.choice(len(kinds), p=weights / weights.sum()))]
 
 
-def ask_again(scenes: tuple[Scene, ...], rng: np.random.Generator, kinds: Sequence[str] = tuple(ABOUT_ONE)) -> Exchange:
-    """One more question, of `kinds`, about scenes that have been asked about."""
+def ask_again(scenes: tuple[Scene, ...], rng: np.random.Generator, kinds: dict[str, float]) -> Exchange:
+    """One more question, of `kinds` about one picture, about scenes that have been asked about."""
     while True:
         kind = pick_kind(rng, kinds)
         if len(scenes) == 2:
@@ -141,14 +142,14 @@ def world_sources(processor: Processor, codes: WorldCodes, simple_samples: int =
     def is_simple(rng: np.random.Generator, index: int) -> bool:
         return rng.random() < max(easing(index), LEAST_SIMPLE)
 
-    def kinds_of(rng: np.random.Generator, index: int, kinds: Sequence[str]) -> Sequence[str]:
-        return AT_FIRST if rng.random() < easing(index) else kinds
+    def kinds_of(rng: np.random.Generator, index: int) -> dict[str, float]:
+        return AT_FIRST if rng.random() < easing(index) else OFTEN
 
-    def about_one(kinds: Sequence[str]) -> Sequence[str]:
-        return [kind for kind in kinds if kind in ABOUT_ONE]
+    def about_one(kinds: dict[str, float]) -> dict[str, float]:
+        return {kind: often for kind, often in kinds.items() if kind in ABOUT_ONE}
 
     def understanding(rng: np.random.Generator, index: int) -> Sample:
-        kinds = kinds_of(rng, index, QUESTION_KINDS)
+        kinds = kinds_of(rng, index)
         exchange, scenes = ask(pick_kind(rng, kinds), rng, simple=is_simple(rng, index))
         turns = conversation(exchange)
         for _ in range(MORE_QUESTIONS):
@@ -159,7 +160,7 @@ def world_sources(processor: Processor, codes: WorldCodes, simple_samples: int =
         if rng.random() < PLAIN:
             return answered(processor, conversation(plain_text(rng)), ())
         scene = sample_scene(rng, draw_groups(rng))
-        kinds = about_one(kinds_of(rng, index, QUESTION_KINDS))
+        kinds = about_one(kinds_of(rng, index))
         turns = [turn for _ in range(1 + MORE_QUESTIONS) for turn in conversation(ask_again((scene,), rng, kinds))]
         turns[0] = {"role": "user", "content": f"{told(scene, rng)}. {turns[0]['content']}"}
         return answered(processor, turns, ())
