@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any, Protocol
@@ -167,7 +167,7 @@ class FixedWord:
 
 def words_graphed(
     model: JanusModel, embeds: Tensor, mask: Tensor, count: int, seed: int, sampling: Sampling
-) -> Iterator[Tensor]:
+) -> Generator[Tensor, None, None]:
     """`text.words` in fixed steps. The words' own table is none of their graphs' business: it may lie elsewhere."""
     with _aside(embeds.device) as stream:
         word = FixedWord(model, embeds, mask, count, seed, sampling)

@@ -4,7 +4,10 @@ Starting those small kernels takes longer than they run: each here does in one l
 add up in float32 and round where PyTorch does, but not in between; float64 stays exact.
 """
 
+# pyright: reportIndexIssue=false
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import triton
@@ -28,9 +31,10 @@ def decode(llama: Llama, x: Tensor, places: Tensor, slots: int, cache: StaticCac
     beyond the cache's first `slots` slots. Heads must be a power of two wide, as those of every published Janus are.
     """
     rope = rope_table(places, llama.config.head_dim, llama.config.rope_theta, x.dtype)
-    norms = [layer.input_layernorm for layer in llama.layers[1:]]
-    h = _add_norm(x, None, llama.layers[0].input_layernorm)
-    for index, (layer, after) in enumerate(zip(llama.layers, [*norms, llama.norm], strict=True)):
+    layers: Any = llama.layers
+    norms = [*(layer.input_layernorm for layer in layers), llama.norm]
+    h = _add_norm(x, None, norms[0])
+    for index, (layer, after) in enumerate(zip(layers, norms[1:], strict=True)):
         seen = _attend(layer.self_attn.qkv_proj(h), rope, places, slots, cache, index)
         h = _add_norm(x, layer.self_attn.o_proj(seen), layer.post_attention_layernorm)
         h = _add_norm(x, layer.mlp.down_proj(_silu_mul(layer.mlp.gate_up_proj(h))), after)

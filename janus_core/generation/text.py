@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 
 import torch
@@ -50,7 +50,7 @@ def read_prompts(model: JanusModel, embeds: Tensor, mask: Tensor, room: int) -> 
 
 def words(
     model: JanusModel, embeds: Tensor, mask: Tensor, count: int, seed: int, sampling: Sampling
-) -> Iterator[Tensor]:
+) -> Generator[Tensor, None, None]:
     """The next `count` ids of each row, long [B], one after another."""
     hidden, position, cache = read_prompts(model, embeds, mask, count - 1)
     padded = not bool(mask.all())
@@ -69,7 +69,7 @@ def words(
         )[:, -1]
 
 
-Words = Callable[[JanusModel, Tensor, Tensor, int, int, Sampling], Iterator[Tensor]]
+Words = Callable[[JanusModel, Tensor, Tensor, int, int, Sampling], Generator[Tensor, None, None]]
 
 
 @torch.no_grad()
