@@ -52,9 +52,9 @@ def test_fixed_steps_respect_every_setting(exact: janus_core.Janus, cfg_weight: 
 
 def say(janus: janus_core.Janus, words: text.Words, sampling: Sampling) -> list[list[int]]:
     """Answers of a batch with pads in it, long enough for several buckets."""
-    prompts = [janus.processor.question_prompt(question, 0) for question in ("is it red? " * 5, "how many are there?")]
-    ids = janus.processor
-    start = text.embed_prompts(janus.model, prompts, ids.image, ids.pad, None, janus.device)
+    processor = janus.processor
+    prompts = [processor.question_prompt(question, 0) for question in ("is it red? " * 5, "how many are there?")]
+    start = text.embed_prompts(janus.model, prompts, processor.image, processor.pad, None, janus.device)
     return text.answer_ids(janus.model, *start, -1, 40, 5, sampling, words=words)
 
 
@@ -135,9 +135,8 @@ def test_a_graph_draws_what_the_same_steps_draw_without_it(
         with monkeypatch.context() as without:
             without.setattr(graph.Recorded, "possible", False)
             assert torch.equal(janus.generate(prompt, 5, 3, cfg_weight).ids, drawn)
-        if (
-            dtype != torch.bfloat16
-        ):  # in which another kernel rounds otherwise, and a picture goes its own way from there
+        # In bfloat16 another kernel rounds otherwise, and a picture goes its own way from there.
+        if dtype != torch.bfloat16:
             assert torch.equal(drawn, draw_codes(janus.model, drawing(janus, prompt, cfg_weight), "cuda"))
 
 

@@ -10,11 +10,10 @@ function reply(node) {
     node.connect(node.findOutputSlot("history"), next, next.findInputSlot("history"))
     const link = node.graph.links.get(node.inputs[node.findInputSlot("janus")].link)
     const slot = next.findInputSlot("janus")
-    if (link && node.graph.getNodeById(link.origin_id)) {
-        node.graph.getNodeById(link.origin_id).connect(link.origin_slot, next, slot)
-    } else if (link) {
-        node.graph.inputs[link.origin_slot].connect(next.inputs[slot], next) // a subgraph's own input, which is no node
-    }
+    const model = link && node.graph.getNodeById(link.origin_id)
+    if (model) model.connect(link.origin_slot, next, slot)
+    // Inside a subgraph the model may come from the subgraph's own input, which is no node.
+    else if (link) node.graph.inputs[link.origin_slot].connect(next.inputs[slot], next)
     for (const name of ["max_tokens", "temperature", "seed"]) {
         const [from, to] = [node, next].map(({ widgets }) => widgets.find((widget) => widget.name === name))
         setWidget(to, from.value)

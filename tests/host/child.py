@@ -1,0 +1,18 @@
+"""Tests that want a process of their own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+PACK = Path(__file__).resolve().parents[2]
+
+
+def run_tests(folder: str, *options: str, **environment: str) -> None:
+    """Run pytest on a path below tests in a new process, with more in its environment; fails, and tells, as it does."""
+    command = [sys.executable, "-m", "pytest", "-q", "-s", *options, str(PACK / "tests" / folder)]
+    done = subprocess.run(  # noqa: S603 (our own interpreter)
+        command, env=os.environ | environment, cwd=PACK, capture_output=True, text=True, check=False
+    )
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-4000:]
