@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -195,6 +197,19 @@ class Filling:
         return quantise(self._whole(names), kind)
 
 
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Python looks for no garbage while layers are made: half the time, it would go through all that is imported."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+@_collector_paused()
 def load_model(
     source: Source,
     device: torch.device | str = "cpu",

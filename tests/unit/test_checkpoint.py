@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import subprocess
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 
 import janus_core
 from janus_core.checkpoint import find
+from janus_core.loading import load_model
 
 
 def same_weights(one: janus_core.Janus, other: janus_core.Janus) -> bool:
@@ -76,6 +78,29 @@ def test_weights_come_in_the_asked_dtype_and_the_vq_is_never_half(copy, dtype):
     assert rest == {dtype}
     assert vq == {torch.float32 if dtype == torch.float16 else dtype}
     assert not any(p.requires_grad for p in janus.model.parameters()) and not janus.model.training
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_the_garbage_collector_rests_while_layers_are_made_and_is_then_as_it_was(copy, on):
+    rests = []
+
+    class Operations:
+        def __getattr__(self, name: str) -> type:
+            rests.append(not gc.isenabled())
+            return getattr(torch.nn, name)
+
+    folder = copy()
+    try:
+        (gc.enable if on else gc.disable)()
+        load_model(find(folder), operations=Operations())
+        assert gc.isenabled() == on
+        save_file({"lm_head.weight": torch.zeros(1)}, folder / "model.safetensors")
+        with pytest.raises(janus_core.CheckpointError):
+            load_model(find(folder))
+        assert gc.isenabled() == on
+    finally:
+        gc.enable()
+    assert rests and all(rests)
 
 
 def test_old_rope_buffers_are_known_leftovers(copy, state):
