@@ -121,10 +121,11 @@ class Janus:
         steps = grid[0] * grid[1]
         self._check_length(len(ids), steps, "prompt")
         drawing = image.Drawing(ids, self.processor.pad, steps, count, seed, cfg_weight, sampling)
+        graphs = self.graphs and graphable([*self.model.decoding_parts, self.model.gen_embed], self.plain)
         draw = image.draw_codes
         if sampler == "jacobi":
-            draw = partial(draw_codes_jacobi, window=window)
-        elif self.graphs and graphable([*self.model.decoding_parts, self.model.gen_embed], self.plain):
+            draw = partial(draw_codes_jacobi, window=window, graphs=graphs)
+        elif graphs:
             draw = partial(draw_codes_graphed, kernels=self.kernels)
         rows = count * len(drawing.prefixes) * (window if sampler == "jacobi" else 1)
         with _one_at_a_time, prepacked(self.model.decoding_parts, rows, self.device, self.plain):

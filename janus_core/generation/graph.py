@@ -122,7 +122,7 @@ def draw_codes_graphed(
     `kernels` is the module of that name, where a step's small kernels are to be Triton's.
     """
     row = model.config.grid[1]
-    with _aside(torch.device(device)) as stream:
+    with aside(torch.device(device)) as stream:
         code = FixedCode(model, drawing, device, kernels)
         recorded = Recorded(code, stream)
         for drawn in range(1, drawing.steps + 1):
@@ -169,7 +169,7 @@ def words_graphed(
     model: JanusModel, embeds: Tensor, mask: Tensor, count: int, seed: int, sampling: Sampling
 ) -> Generator[Tensor, None, None]:
     """`text.words` in fixed steps. The words' own table is none of their graphs' business: it may lie elsewhere."""
-    with _aside(embeds.device) as stream:
+    with aside(embeds.device) as stream:
         word = FixedWord(model, embeds, mask, count, seed, sampling)
         recorded = Recorded(word, stream)
         for drawn in range(count):
@@ -186,7 +186,7 @@ def _side_stream(device: int) -> torch.cuda.Stream:
 
 
 @contextmanager
-def _aside(device: torch.device) -> Iterator[torch.cuda.Stream | None]:
+def aside(device: torch.device) -> Iterator[torch.cuda.Stream | None]:
     """On a CUDA device, work on a stream of our own, since the usual one cannot be recorded; None elsewhere.
 
     It is always the same one, so that what libraries keep for a stream is made outside of any graph. At the end it is

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import janus_core
+from janus_core.generation import graph
 
 TINY = Path(__file__).parents[1] / "data" / "tiny_deepseek"
 
@@ -64,3 +65,12 @@ def pictures() -> Callable[..., torch.Tensor]:
 def state() -> dict[str, torch.Tensor]:
     """The tiny checkpoint's tensors, as its file has them."""
     return load_file(TINY / "model.safetensors")
+
+
+@pytest.fixture
+def captured(monkeypatch: pytest.MonkeyPatch) -> list:
+    """Grows by one with each graph that is captured."""
+    made: list = []
+    capture = graph._capture
+    monkeypatch.setattr(graph, "_capture", lambda *args: made.append(capture(*args)) or made[-1])
+    return made

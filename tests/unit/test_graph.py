@@ -16,15 +16,6 @@ def exact() -> janus_core.Janus:
     return janus_core.load(dtype=torch.float64)
 
 
-@pytest.fixture
-def captured(monkeypatch: pytest.MonkeyPatch) -> list:
-    """Grows by one with each graph that is captured."""
-    made: list = []
-    capture = graph._capture
-    monkeypatch.setattr(graph, "_capture", lambda *args: made.append(capture(*args)) or made[-1])
-    return made
-
-
 def drawing(janus: janus_core.Janus, prompt: str, cfg_weight: float = 5.0, sampling: Sampling | None = None) -> Drawing:
     steps = janus.model.config.grid[0] * janus.model.config.grid[1]
     ids, pad = janus.processor.drawing_prompt(prompt), janus.processor.pad

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import janus_core
+from janus_core.generation import graph, jacobi
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,26 @@ def test_jacobi_takes_fewer_passes_than_codes(exact: janus_core.Janus) -> None:
 def test_jacobi_respects_every_setting(exact: janus_core.Janus, settings: dict[str, float]) -> None:
     plain = exact.generate("a boat", count=8, seed=3, **settings)
     assert torch.equal(exact.generate("a boat", count=8, seed=3, sampler="jacobi", window=4, **settings).ids, plain.ids)
+
+
+@pytest.mark.parametrize("bucket", [1, 7, 1000])
+def test_jacobi_draws_the_same_codes_over_the_borders_of_buckets(
+    exact: janus_core.Janus, monkeypatch: pytest.MonkeyPatch, bucket: int
+) -> None:
+    plain = exact.generate("a boat", count=5).ids
+    monkeypatch.setattr(jacobi, "BUCKET", bucket)
+    assert torch.equal(exact.generate("a boat", count=5, sampler="jacobi", window=5).ids, plain)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_jacobi_as_graphs_draws_the_sequential_samplers_codes(captured: list) -> None:
+    janus = janus_core.load(device="cuda", dtype=torch.float64)
+    drawn = janus.generate("a boat", count=5, sampler="jacobi", window=5).ids
+    assert captured and graph.Recorded.possible
+    janus.graphs = False
+    for settings in ({}, {"sampler": "jacobi", "window": 5}):
+        assert torch.equal(janus.generate("a boat", count=5, **settings).ids, drawn)
 
 
 def test_what_lies_in_fresh_memory_is_never_looked_at(exact: janus_core.Janus) -> None:
