@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import janus_core
-from janus_core.generation.cache import StaticCache
+from janus_core.generation.cache import StaticCache, weighted_sums
 from janus_core.model.llama import rope_table
 
 TINY = Path(__file__).parents[1] / "data" / "tiny_deepseek"
@@ -68,6 +68,19 @@ def test_a_copied_cache_goes_on_as_its_prefix_would(janus64):
     cache.copy_rows(prefix, 3)
     after = llama(embeds[:, 5:].repeat_interleave(3, dim=0), cache=cache)
     torch.testing.assert_close(after, llama(embeds)[:, -1:].repeat_interleave(3, dim=0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(1, 1, 1, 8), (2, 3, 64, 16), (8, 16, 640, 128), (8, 16, 128, 640)])
+def test_weighted_sums_are_one_querys_product(dtype, shape):
+    random = torch.Generator().manual_seed(sum(shape))
+    rows = torch.randn(shape, generator=random, dtype=torch.float64).to(dtype)
+    weights = torch.randn((*shape[:2], 1, shape[2]), generator=random, dtype=torch.float64).to(dtype)
+    exact = weights.double() @ rows.double()
+    sums = weighted_sums(weights, rows)
+    assert sums.dtype == dtype
+    spread = rows.double().pow(2).sum(dim=2, keepdim=True).sqrt() * weights.double().norm(dim=-1, keepdim=True)
+    assert ((sums.double() - exact).abs() <= 2 * torch.finfo(dtype).eps * spread).all()
 
 
 def test_every_convolution_of_the_decoder_has_its_channels_innermost(janus):
