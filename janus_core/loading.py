@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .checkpoint import Source, open_weights
+from .collector import collector_paused
 from .config import JanusConfig
 from .errors import CheckpointError
 from .model.janus import JanusModel
@@ -197,19 +196,7 @@ class Filling:
         return quantise(self._whole(names), kind)
 
 
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Python looks for no garbage while layers are made: half the time, it would go through all that is imported."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-@_collector_paused()
+@collector_paused()  # it would go through all that is imported, and take as long as the layers
 def load_model(
     source: Source,
     device: torch.device | str = "cpu",

@@ -9,7 +9,6 @@ Graphs live no longer than the call: afterwards a host may move the weights, or 
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ..collector import collector_paused
 from ..model.janus import JanusModel
 from .image import Drawing, Progress, picture_logits, prefill
 from .sampling import Sampling, check_finite, draw_tokens, seed_keys, tempered
@@ -211,9 +211,7 @@ def _capture(step: Callable[[], None], pool: Any) -> torch.cuda.CUDAGraph:
     """
     torch.cuda.synchronize()  # what a host moves about is then done with
     graph = torch.cuda.CUDAGraph()
-    collecting = gc.isenabled()
-    gc.disable()  # what is collected may not be let go of while recording
-    try:
+    with collector_paused():  # what is collected may not be let go of while recording
         graph.capture_begin(pool, capture_error_mode="thread_local")
         try:
             step()
@@ -222,9 +220,6 @@ def _capture(step: Callable[[], None], pool: Any) -> torch.cuda.CUDAGraph:
                 graph.capture_end()
             raise
         graph.capture_end()
-    finally:
-        if collecting:
-            gc.enable()
     return graph
 
 

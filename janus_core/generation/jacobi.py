@@ -83,7 +83,8 @@ def draw_codes_jacobi(
         state = FixedPass(model, drawing, device, window)
         recorded = Recorded(state, stream)
         while True:
-            slowest, fastest = int(state.done.min()), int(state.done.max())
+            done = state.done[:, 0].tolist()
+            slowest, fastest = min(done), max(done)
             if progress is not None:
                 progress(slowest, steps, state.ids[:, :slowest])
             if slowest == steps:
