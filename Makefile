@@ -5,6 +5,7 @@
 # All set up what they need in .venv and in your cache; COMFYUI_PATH=... uses a ComfyUI of your own.
 PYTHON ?= python3
 VENV := .venv/bin/python
+RUN := PYTHONPATH=.:tests/setup:tests/support $(VENV)
 
 .PHONY: help setup browser demo test screenshots mini clean
 
@@ -12,23 +13,23 @@ help:
 	@sed -n 's/^# //p' Makefile
 
 setup:
-	@$(PYTHON) tests/host/prepare.py
+	@$(PYTHON) tests/setup/prepare.py
 
 browser:
-	@$(PYTHON) tests/host/prepare.py --browser
+	@$(PYTHON) tests/setup/prepare.py --browser
 
 demo: setup
-	@$(VENV) tests/host/demo.py
+	@$(RUN) tests/setup/demo.py
 
 test:
-	@$(PYTHON) tests/host/prepare.py --browser --triton
+	@$(PYTHON) tests/setup/prepare.py --browser --triton
 	$(VENV) -m ruff check .
 	$(VENV) -m ruff format --check .
 	$(VENV) -m basedpyright
 	$(VENV) -m pytest
 
 screenshots: browser
-	PYTHONPATH=. $(VENV) tests/host/screenshots.py
+	$(RUN) tests/setup/screenshots.py
 
 mini: setup
 	$(VENV) -m janus_core train all --out build/janus-mini --processes 2 $(if $(shell command -v g++),--compile)

@@ -15,10 +15,10 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from . import DEFAULT_CHECKPOINT, CheckpointError, InputError, Janus, load
-from .convert import convert
 from .pipeline import SAMPLERS
 from .precision import NAMES
 from .processing import to_pil
+from .weights.convert import convert
 
 
 class Bar:
@@ -95,20 +95,20 @@ def add_train(command: argparse.ArgumentParser) -> None:
 
 
 def add_eval(command: argparse.ArgumentParser) -> None:
-    from .training import evaluate
+    from .mini import evaluate
 
     evaluate.add_arguments(command)
     command.set_defaults(run=lambda args: evaluate.run(args, load_from(args)))
 
 
 def add_dtypes(command: argparse.ArgumentParser) -> None:
-    from .benchmark import dtypes
+    from .bench import dtypes
 
     dtypes.add_arguments(command)
 
 
 def add_bench(command: argparse.ArgumentParser) -> None:
-    from .benchmark import run
+    from .bench import command as run
 
     run.add_arguments(command)
 

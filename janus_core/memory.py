@@ -8,8 +8,8 @@ from functools import lru_cache
 import torch
 
 from .config import JanusConfig, LlamaConfig
-from .loading import empty_model
 from .precision import SMALL, Precision
+from .weights.loading import empty_model
 
 # What is moved together, because it is used together. The word embeddings are in none: a host may leave their table
 # where it lies, for only the rows of a prompt's words, and of each word of an answer, are ever looked up.

@@ -12,19 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import find
 from .errors import InputError
 from .generation import image, text
-from .generation.graph import draw_codes_graphed, graphable, words_graphed
+from .generation.cpu_kernels import Plain, prepacked
 from .generation.jacobi import draw_codes_jacobi
+from .generation.recorder import draw_codes_graphed, graphable, words_graphed
 from .generation.sampling import Sampling
-from .loading import load_model
 from .model.janus import JanusModel
-from .model.prepack import Plain, prepacked
 from .model.quantised import QuantisedLinear
 from .precision import Precision
 from .processing import Processor, Turn, check_images
 from .tokens import ImageTokens, fingerprint
+from .weights.checkpoint import find
+from .weights.loading import load_model
 
 DEFAULT_CHECKPOINT = "janus-mini"
 SAMPLERS = ("sequential", "jacobi")

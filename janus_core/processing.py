@@ -11,9 +11,9 @@ from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from .checkpoint import Source
 from .config import JanusConfig
 from .errors import CheckpointError, InputError
+from .weights.checkpoint import Source
 
 SYSTEM_PROMPT = (
     "You are a helpful language and vision assistant. You are able to understand the visual content that the user "

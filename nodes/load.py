@@ -10,8 +10,8 @@ from pathlib import Path
 from comfy_api.latest import io
 
 from ..janus_core import DEFAULT_CHECKPOINT, CheckpointError
-from ..janus_core.checkpoint import WEIGHT_FILES, WEIGHT_SUFFIXES, carried_texts, find
-from ..janus_core.hub import PUBLISHED, Published, fetch
+from ..janus_core.weights.checkpoint import WEIGHT_FILES, WEIGHT_SUFFIXES, carried_texts, find
+from ..janus_core.weights.download import PUBLISHED, Published, fetch
 from . import host
 
 JanusType = io.Custom("JANUS")

@@ -7,7 +7,7 @@ import math
 from comfy_api.latest import io
 
 from ..janus_core import CheckpointError, InputError
-from ..janus_core.lora import ADAPTER_CONFIG
+from ..janus_core.weights.lora import ADAPTER_CONFIG
 from . import host
 from .load import JanusType
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ..model.janus import JanusModel
-from .graph import BUCKET, Recorded, aside
 from .image import Drawing, Progress, picture_logits, prefill
+from .recorder import BUCKET, Recorded, aside
 from .sampling import check_finite, draw_tokens, seed_keys
 
 

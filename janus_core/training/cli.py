@@ -15,22 +15,22 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from ..checkpoint import TEXT_FILES, Source, find
 from ..config import JanusConfig
 from ..errors import InputError
-from ..loading import load_model
+from ..mini.captions import draw_groups
+from ..mini.model import new_model, save_weights, start_from_looks, write_layout
+from ..mini.samples import WorldCodes, world_sources
+from ..mini.siglip import SigLIPRecipe, train_siglip
+from ..mini.world import SIDE, render, sample_crowded_scene, sample_scene
 from ..model.janus import JanusModel
 from ..processing import Processor
-from . import parallel
-from .captions import draw_groups
-from .mini import new_model, save_weights, start_from_looks, write_layout
+from ..weights.checkpoint import TEXT_FILES, Source, find
+from ..weights.loading import load_model
+from . import distributed as parallel
 from .samples import Mixture, centre_crop, read_folder
-from .siglip_trainer import SigLIPRecipe, train_siglip
 from .stages import MINI, PAPER, Stage
 from .trainer import Trainer, run_stage
-from .vq_trainer import VQRecipe, to_pixels, train_vq
-from .world import SIDE, render, sample_crowded_scene, sample_scene
-from .world_samples import WorldCodes, world_sources
+from .vq import VQRecipe, to_pixels, train_vq
 
 PHASES = ("vq", "siglip", "stage1", "stage2", "stage3")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

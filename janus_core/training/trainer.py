@@ -12,13 +12,13 @@ from torch.nn import functional as F
 
 from ..errors import InputError
 from ..model.janus import JanusModel
-from ..packing import places, unpacked
 from ..processing import Processor, preprocess
-from . import parallel
+from ..weights.names import places, unpacked
+from . import distributed as parallel
 from .progress import RunLog
 from .samples import Mixture, Sample
 from .stages import KINDS, Stage
-from .vq_trainer import learning_rate_at, to_pixels
+from .vq import learning_rate_at, to_pixels
 
 
 @dataclass

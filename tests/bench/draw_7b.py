@@ -22,10 +22,10 @@ from load_1b import AnonymousPeak, memory
 
 from janus_core.config import JanusConfig
 from janus_core.generation.image import Drawing, draw_codes
-from janus_core.loading import empty_model
 from janus_core.memory import peak_drawing, weight_bytes
 from janus_core.model.janus import JanusModel
 from janus_core.precision import NAMES, Precision
+from janus_core.weights.loading import empty_model
 
 NAME = "Janus-Pro-7B"
 UNUSED = ("vision_model", "aligner", "language_model.lm_head")

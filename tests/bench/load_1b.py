@@ -39,7 +39,7 @@ def random_state() -> dict:
 
     from janus_core.config import JanusConfig
     from janus_core.model.janus import JanusModel
-    from janus_core.packing import unpacked
+    from janus_core.weights.names import unpacked
 
     config = JanusConfig.preset("Janus-Pro-1B")
     shapes = {key: t.shape for key, t in unpacked(JanusModel(config, device="meta").state_dict()).items()}
@@ -68,9 +68,9 @@ def write(folder: Path) -> None:
 
     import torch
 
-    from janus_core.checkpoint import ASSETS
     from janus_core.config import published_config
     from janus_core.pipeline import DEFAULT_CHECKPOINT
+    from janus_core.weights.checkpoint import ASSETS
 
     for path in (ASSETS / DEFAULT_CHECKPOINT).glob("*.json"):
         shutil.copyfile(path, folder / path.name)
@@ -226,7 +226,7 @@ def main() -> None:
     if arguments.write:
         return write(arguments.folder)
     if arguments.convert:
-        from janus_core.convert import convert
+        from janus_core.weights.convert import convert
 
         convert(arguments.folder, arguments.file, arguments.convert)
         return None

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "host")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "setup"), str(ROOT / "tests" / "support")]
 
 import torch
 from comfy_server import ComfyServer, Graph, Message, node_of, shipped

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from comfy_server import PACK, ComfyServer, Graph, node_of, shipped
 
-from janus_core.training.evaluate import CATEGORIES, all_prompts
-from janus_core.training.judge import follows
-from janus_core.training.world import BACKGROUNDS, COLOURS, SHAPES
+from janus_core.mini.evaluate import CATEGORIES, all_prompts
+from janus_core.mini.judge import follows
+from janus_core.mini.world import BACKGROUNDS, COLOURS, SHAPES
 
 CARD = PACK / "janus_core" / "assets" / "janus-mini" / "README.md"
 PICTURES = 4

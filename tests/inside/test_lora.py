@@ -135,7 +135,7 @@ def test_an_offloaded_8_bit_weight_takes_a_lora_without_rounding_it_again(host: 
 @pytest.mark.parametrize("kind", [torch.int8, torch.float8_e4m3fn], ids=str)
 def test_rounding_by_chance_keeps_the_mean_of_changes_too_small_for_8_bits(host: Any, kind: torch.dtype) -> None:
     weight = torch.full((50, 1000), 40.1)
-    round_by_chance = importlib.import_module("pack.nodes.operations")._round_by_chance
+    round_by_chance = importlib.import_module("pack.nodes.host.operations")._round_by_chance
     rounded = round_by_chance(weight, kind, seed=1)
     assert rounded.dtype == kind
     assert torch.equal(rounded.float(), round_by_chance(weight, kind, seed=1).float())
@@ -169,7 +169,7 @@ def test_a_lora_and_its_negative_cancel(hosted: Any, lora: Make) -> None:
 def test_drawing_rearranges_the_weights_of_layers_that_are_not_patched_at_each_use(
     host: Any, hosted: Any, lora: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importlib.import_module("pack.janus_core.model.prepack"), "LEAST", 1)
+    monkeypatch.setattr(importlib.import_module("pack.janus_core.generation.cpu_kernels"), "LEAST", 1)
     patched = hosted.with_lora(lora(1), 1.0)
     janus = patched.to_draw("a red circle", 1, 5.0)
 

@@ -93,8 +93,8 @@ def test_unloading_while_nothing_runs_leaves_no_trace(host: Any) -> None:
 def middling(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of random weights, large enough that what grows with the model outweighs what does not."""
     from janus_core.config import JanusConfig
+    from janus_core.mini.model import save_weights
     from janus_core.model.janus import JanusModel
-    from janus_core.training.mini import save_weights
 
     folder = tmp_path_factory.mktemp("models") / "middling"
     shutil.copytree(TINY, folder, ignore=shutil.ignore_patterns("*.safetensors"))
@@ -170,7 +170,7 @@ def test_nodes_ask_for_the_memory_they_take(
 def test_drawing_asks_for_the_copies_of_rearranged_weights_too(
     host: Any, middling: Path, measure: Any, count: int, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importlib.import_module("pack.janus_core.model.prepack"), "LEAST", 2**17)
+    monkeypatch.setattr(importlib.import_module("pack.janus_core.generation.cpu_kernels"), "LEAST", 2**17)
     hosted = host.load_janus(middling, dtype)
     ((asked, taken),) = measure(
         hosted, lambda: hosted.to_draw("a red circle", count, 5.0).generate("a red circle", count), []

@@ -6,7 +6,7 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from janus_core.generation import kernels
+from janus_core.generation import triton_kernels as kernels
 
 STRIDES = dict.fromkeys(("k_row", "k_head", "k_slot", "k_dim", "v_row", "v_head", "v_slot", "v_dim", "heads"), "i32")
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import janus_core
-from janus_core.generation import graph, kernels
+from janus_core.generation import recorder as graph
+from janus_core.generation import triton_kernels as kernels
 from janus_core.generation.cache import StaticCache
 from janus_core.generation.image import Drawing, draw_codes
 from janus_core.generation.sampling import Sampling, gumbel_noise, seed_keys

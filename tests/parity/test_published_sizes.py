@@ -12,10 +12,10 @@ import torch
 from transformers import JanusConfig as TransformersConfig
 
 from janus_core import CheckpointError
-from janus_core.checkpoint import Source
 from janus_core.config import JanusConfig, published_config
-from janus_core.loading import load_model
-from janus_core.packing import unpacked
+from janus_core.weights.checkpoint import Source
+from janus_core.weights.loading import load_model
+from janus_core.weights.names import unpacked
 
 DATA = Path(__file__).parents[1] / "data"
 SIZES = {"1b": (882, 2_089_297_547), "7b": (936, 7_420_434_059)}

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from janus_core.checkpoint import Source
+from janus_core.mini.model import new_model, save_weights, write_layout
+from janus_core.mini.samples import WorldCodes, world_sources
 from janus_core.model.janus import JanusModel
 from janus_core.processing import Processor
-from janus_core.training.mini import new_model, save_weights, write_layout
 from janus_core.training.samples import Source as SampleSource
-from janus_core.training.vq_trainer import to_pixels
-from janus_core.training.world_samples import WorldCodes, world_sources
+from janus_core.training.vq import to_pixels
+from janus_core.weights.checkpoint import Source
 
 HIDDEN = 32
 

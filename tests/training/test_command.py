@@ -13,13 +13,14 @@ from digest import digest
 from PIL import Image
 
 import janus_core
-from janus_core.convert import convert
 from janus_core.errors import InputError
-from janus_core.training import cli, evaluate
-from janus_core.training.captions import QUESTION_KINDS
-from janus_core.training.geneval import draw_prompts
-from janus_core.training.judge import follows
+from janus_core.mini import evaluate
+from janus_core.mini.captions import QUESTION_KINDS
+from janus_core.mini.geneval import draw_prompts
+from janus_core.mini.judge import follows
+from janus_core.training import cli
 from janus_core.training.samples import read_folder
+from janus_core.weights.convert import convert
 
 
 def command(*arguments: str) -> None:

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from janus_core.training.captions import draw_groups, drawing_prompt
-from janus_core.training.judge import Request, Wanted, follows, read
-from janus_core.training.world import COLOURS, SHAPES, Scene, Thing, render, sample_scene
+from janus_core.mini.captions import draw_groups, drawing_prompt
+from janus_core.mini.judge import Request, Wanted, follows, read
+from janus_core.mini.world import COLOURS, SHAPES, Scene, Thing, render, sample_scene
 
 TRIALS = 400
 

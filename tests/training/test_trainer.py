@@ -12,13 +12,13 @@ from torch.nn import functional as F
 
 from janus_core.errors import InputError
 from janus_core.generation.text import embed_prompts
+from janus_core.mini.samples import turns_of
 from janus_core.model.janus import JanusModel
-from janus_core.packing import PACKED
 from janus_core.processing import Processor
 from janus_core.training.samples import Mixture, Sample, Source
 from janus_core.training.stages import ADAPTORS, KINDS, MINI, PAPER, Stage
 from janus_core.training.trainer import Trainer, run_stage
-from janus_core.training.world_samples import turns_of
+from janus_core.weights.names import PACKED
 
 PARTS = ("vision_model", "aligner", "gen_vision_model", "gen_embed", "gen_aligner", "gen_head", "language_model")
 QUICK = {"batch": 8, "micro_batch": 4, "steps": 6, "warm_up": 2}
@@ -171,7 +171,7 @@ def test_the_answer_loss_covers_the_answers_and_their_ends_and_nothing_else(mode
 
 
 def test_training_sees_questions_as_answering_does(processor, sources):
-    from janus_core.training.world_samples import ask
+    from janus_core.mini.samples import ask
 
     exchange, scenes = ask("follow_up", np.random.default_rng(0))
     prompt = processor.question_prompt(turns_of(exchange), len(scenes))

@@ -11,7 +11,7 @@ from digest import digest
 from janus_core.config import VQConfig
 from janus_core.training.cli import world_pictures
 from janus_core.training.progress import read_rows
-from janus_core.training.vq_trainer import (
+from janus_core.training.vq import (
     VQRecipe,
     VQTrainer,
     learning_rate_at,

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from janus_core.training.captions import QUESTION_KINDS, draw_groups, drawing_prompt, plain_text, told
-from janus_core.training.evaluate import CATEGORIES, all_prompts, choose_prompts
-from janus_core.training.mini import looks_of_patches, pairs_of_looks, start_from_looks
-from janus_core.training.vocabulary import UNKNOWN, build_tokenizer
-from janus_core.training.vq_trainer import UNUSED, patches_of, to_pixels
-from janus_core.training.world import (
+from janus_core.mini.captions import QUESTION_KINDS, draw_groups, drawing_prompt, plain_text, told
+from janus_core.mini.evaluate import CATEGORIES, all_prompts, choose_prompts
+from janus_core.mini.model import looks_of_patches, pairs_of_looks, start_from_looks
+from janus_core.mini.samples import WorldCodes, ask, world_sources
+from janus_core.mini.vocabulary import UNKNOWN, build_tokenizer
+from janus_core.mini.world import (
     COLOURS,
     PLACES,
     SHAPES,
@@ -22,7 +22,7 @@ from janus_core.training.world import (
     sample_crowded_scene,
     sample_scene,
 )
-from janus_core.training.world_samples import WorldCodes, ask, world_sources
+from janus_core.training.vq import UNUSED, patches_of, to_pixels
 
 
 def test_training_scenes_hold_no_held_out_combination_and_the_others_do():

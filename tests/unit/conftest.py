@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import janus_core
-from janus_core.generation import graph
+from janus_core.generation import recorder as graph
 
 TINY = Path(__file__).parents[1] / "data" / "tiny_deepseek"
 

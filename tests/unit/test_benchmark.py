@@ -7,9 +7,9 @@ import torch
 
 import janus_core
 from janus_core.__main__ import main
-from janus_core.benchmark.engines import Original, Ours, Transformers, transformers_twin
-from janus_core.benchmark.measure import in_8_bits, prompt_of, random_model, step_bytes
-from janus_core.checkpoint import find
+from janus_core.bench.engines import Original, Ours, Transformers, transformers_twin
+from janus_core.bench.measure import in_8_bits, prompt_of, random_model, step_bytes
+from janus_core.weights.checkpoint import find
 
 
 @pytest.fixture(scope="module")

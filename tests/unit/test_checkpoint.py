@@ -15,8 +15,8 @@ from checkpoint_files import refuses, shard
 from safetensors.torch import save_file
 
 import janus_core
-from janus_core.checkpoint import find
-from janus_core.loading import load_model
+from janus_core.weights.checkpoint import find
+from janus_core.weights.loading import load_model
 
 
 def same_weights(one: janus_core.Janus, other: janus_core.Janus) -> bool:

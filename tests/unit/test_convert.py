@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 import janus_core
 from janus_core import CheckpointError, InputError
 from janus_core.__main__ import main
-from janus_core.checkpoint import carried_texts, find
-from janus_core.convert import convert
 from janus_core.model.quantised import QUANTISED
-from janus_core.packing import unpacked
 from janus_core.precision import FLOATS, NAMES
+from janus_core.weights.checkpoint import carried_texts, find
+from janus_core.weights.convert import convert
+from janus_core.weights.names import unpacked
 
 DATA = Path(__file__).parents[1] / "data"
 TINY = DATA / "tiny_deepseek"

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 import janus_core
 from janus_core import InputError
 from janus_core.__main__ import main
-from janus_core.benchmark.dtypes import answering_agreement, drawing_agreement
-from janus_core.convert import convert
+from janus_core.bench.dtypes import answering_agreement, drawing_agreement
 from janus_core.model.quantised import QuantisedLinear, dequantise, quantise
 from janus_core.precision import NAMES, SMALL, Precision
+from janus_core.weights.convert import convert
 
 TINY = Path(__file__).parents[1] / "data" / "tiny_deepseek"
 KINDS = pytest.mark.parametrize("kind", SMALL.values(), ids=SMALL)

@@ -6,9 +6,9 @@ import json
 from safetensors import safe_open
 
 import janus_core
-from janus_core.checkpoint import find
 from janus_core.pipeline import DEFAULT_SHA256
 from janus_core.processing import BEGIN_OF_IMAGE, BOS, END_OF_IMAGE, EOS, IMAGE_TAG, PAD, Processor
+from janus_core.weights.checkpoint import find
 
 FOLDER = find(janus_core.DEFAULT_CHECKPOINT).folder
 

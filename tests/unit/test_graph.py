@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import janus_core
-from janus_core.generation import graph, text
+from janus_core.generation import recorder as graph
+from janus_core.generation import text
 from janus_core.generation.image import Drawing, draw_codes
 from janus_core.generation.sampling import Sampling
 
@@ -115,7 +116,7 @@ def test_a_graph_draws_what_the_same_steps_draw_without_it(
     janus = janus_core.load(device="cuda", dtype=dtype)
     if fused:
         pytest.importorskip("triton")
-        janus.kernels = importlib.import_module("janus_core.generation.kernels")
+        janus.kernels = importlib.import_module("janus_core.generation.triton_kernels")
     parts = [*janus.model.decoding_parts, janus.model.gen_embed]
     assert graph.graphable(parts, janus.plain)
     assert not graph.graphable(parts, lambda layer: layer is not janus.model.language_model.model.norm)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import janus_core
-from janus_core.generation import graph, jacobi
+from janus_core.generation import jacobi
+from janus_core.generation import recorder as graph
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 import janus_core
 from janus_core import CheckpointError
-from janus_core.lora import Target, lora_targets, read_lora
+from janus_core.weights.lora import Target, lora_targets, read_lora
 
 LAYER = "language_model.model.layers.1.self_attn.q_proj"
 PACKED = "language_model.model.layers.1.self_attn.qkv_proj"

@@ -12,9 +12,9 @@ from torch._subclasses import FakeTensorMode
 
 from janus_core import Janus, memory
 from janus_core.config import JanusConfig
+from janus_core.generation import cpu_kernels as prepack
 from janus_core.generation import image
 from janus_core.generation.cache import StaticCache
-from janus_core.model import prepack
 from janus_core.model.janus import JanusModel
 from janus_core.precision import NAMES, Precision
 

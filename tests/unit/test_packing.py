@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 import janus_core
-from janus_core.checkpoint import find
-from janus_core.convert import convert
-from janus_core.loading import load_model
-from janus_core.packing import PACKED, places, unpacked
-from janus_core.training.mini import save_weights
+from janus_core.mini.model import save_weights
+from janus_core.weights.checkpoint import find
+from janus_core.weights.convert import convert
+from janus_core.weights.loading import load_model
+from janus_core.weights.names import PACKED, places, unpacked
 
 DATA = Path(__file__).parents[1] / "data"
 TINY = DATA / "tiny_deepseek"

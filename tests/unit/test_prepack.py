@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 import janus_core
-from janus_core.model import prepack
-from janus_core.model.prepack import FAST_ROWS, copied_bytes, multiplies_bfloat16, prepacked
+from janus_core.generation import cpu_kernels as prepack
+from janus_core.generation.cpu_kernels import FAST_ROWS, copied_bytes, multiplies_bfloat16, prepacked
 from janus_core.model.quantised import FEW_ROWS, QuantisedLinear, dequantise, quantise, quantised_linear
 from janus_core.pipeline import Janus
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from .. import memory
 from ..config import JanusConfig
 from ..generation import text
+from ..generation.cpu_kernels import prepacked
 from ..generation.image import Drawing, picture_logits
 from ..generation.sampling import Sampling, draw_tokens, seed_keys
-from ..model.prepack import prepacked
 from ..pipeline import DEFAULT_CHECKPOINT, Janus, load
 from ..precision import NAMES
 

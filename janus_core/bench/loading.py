@@ -9,14 +9,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import ASSETS
-from ..convert import convert
 from ..pipeline import DEFAULT_CHECKPOINT
+from ..weights.checkpoint import ASSETS
+from ..weights.convert import convert
 from .measure import Row
 
 OURS = """
-from janus_core.checkpoint import find
-from janus_core.loading import load_model
+from janus_core.weights.checkpoint import find
+from janus_core.weights.loading import load_model
 open_it = lambda: load_model(find({path!r}), dtype={dtype})
 """
 TRANSFORMERS = """

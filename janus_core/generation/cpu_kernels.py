@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .quantised import QuantisedLinear
+from ..model.quantised import QuantisedLinear
 
 # Layers below this many weights stay in the processor's cache, and gain nothing.
 LEAST = 2**21

@@ -18,9 +18,9 @@ from ..pipeline import Janus, Pictures
 from .captions import OPENINGS, QUESTION_KINDS, name
 from .geneval import draw_prompts, write_prompt
 from .judge import Request, Wanted, follows
+from .samples import ask, turns_of
 from .sheet import contact_sheet
 from .world import COLOURS, PLACES, SHAPES, SIZES, is_held_out, render, sample_scene
-from .world_samples import ask, turns_of
 
 CATEGORIES = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 CFG_WEIGHTS = (1.0, 2.0, 3.0, 5.0, 7.0)

@@ -10,14 +10,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..generation.graph import draw_codes_graphed, graphable, words_graphed
+from ..generation.cpu_kernels import prepacked
 from ..generation.image import Drawing, draw_codes, unconditional
+from ..generation.recorder import draw_codes_graphed, graphable, words_graphed
 from ..generation.sampling import Sampling
 from ..generation.text import answer_ids, embed_prompts, words
-from ..loading import transformers_keys
 from ..model.janus import JanusModel
-from ..model.prepack import prepacked
-from ..packing import unpacked
+from ..weights.loading import transformers_keys
+from ..weights.names import unpacked
 
 CFG_WEIGHT = 5.0
 Token = Callable[[], None]

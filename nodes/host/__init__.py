@@ -23,11 +23,10 @@ from comfy_api.latest import io
 from PIL import Image
 from torch import nn
 
-from ..janus_core import CheckpointError, ImageTokens, Janus, load
-from ..janus_core.checkpoint import find
-from ..janus_core.conversation import Conversation, check_room
-from ..janus_core.lora import LoraLayer, read_lora
-from ..janus_core.memory import (
+from ...janus_core import CheckpointError, ImageTokens, Janus, load
+from ...janus_core.conversation import Conversation, check_room
+from ...janus_core.generation.cpu_kernels import copied_bytes, multiplies_bfloat16
+from ...janus_core.memory import (
     ANSWERING,
     DECODING,
     DRAWING,
@@ -37,9 +36,10 @@ from ..janus_core.memory import (
     drawing_bytes,
     fitting_precision,
 )
-from ..janus_core.model.prepack import copied_bytes, multiplies_bfloat16
-from ..janus_core.model.quantised import used_as_it_lies
-from ..janus_core.precision import NAMES, SMALL, Precision
+from ...janus_core.model.quantised import used_as_it_lies
+from ...janus_core.precision import NAMES, SMALL, Precision
+from ...janus_core.weights.checkpoint import find
+from ...janus_core.weights.lora import LoraLayer, read_lora
 from .operations import Operations, QuantisedHostedLinear, is_plain
 
 Progress = Callable[[int, int, Any], None]

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from ..config import JanusConfig
-from ..loading import empty_model
 from ..model.janus import JanusModel
 from ..model.quantised import quantise
 from ..precision import Precision
+from ..weights.loading import empty_model
 from .engines import SPECIAL, Engine
 
 

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from ..config import VisionConfig
 from ..model.siglip import VisionModel
+from ..training.progress import RunLog
+from ..training.vq import learning_rate_at, to_pixels
 from .captions import draw_groups
-from .progress import RunLog
-from .vq_trainer import learning_rate_at, to_pixels
 from .world import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, Scene, render, sample_crowded_scene, sample_scene
 
 QUESTIONS = {

@@ -15,11 +15,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .config import JanusConfig
-from .errors import CheckpointError
-from .precision import NAMES
+from ..config import JanusConfig
+from ..errors import CheckpointError
+from ..precision import NAMES
 
-ASSETS = Path(__file__).parent / "assets"
+ASSETS = Path(__file__).parents[1] / "assets"
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
 WEIGHT_FILES = (
     "model.safetensors.index.json",

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ..checkpoint import find
 from ..config import JanusConfig
 from ..errors import InputError
 from ..model.janus import JanusModel
 from ..pipeline import DEFAULT_CHECKPOINT
+from ..weights.checkpoint import find
 from .engines import Engine, Original, Ours, Transformers, transformers_twin
 from .jacobi import jacobi
 from .loading import loading
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
     if args.int8:
         engines.append(Ours(in_8_bits(model), device, "ours int8"))
     if args.triton:
-        from ..generation import kernels
+        from ..generation import triton_kernels as kernels
 
         engines.append(Ours(model, device, TRITON, kernels))
 

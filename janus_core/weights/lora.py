@@ -10,10 +10,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from ..errors import CheckpointError
 from .checkpoint import Source, open_weights
-from .errors import CheckpointError
 from .loading import first_few, transformers_keys
-from .packing import places
+from .names import places
 
 DOWN = re.compile(r"\.(?:lora_A(?:\.default)?|lora_down)\.weight$")
 UP = re.compile(r"\.(?:lora_B(?:\.default)?|lora_up)\.weight$")

@@ -6,6 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from ..processing import Processor, Turn
+from ..training.samples import Sample, Source, answered
 from .captions import (
     ABOUT_ONE,
     QUESTION_KINDS,
@@ -20,7 +21,6 @@ from .captions import (
     told,
     which_picture,
 )
-from .samples import Sample, Source, answered
 from .world import BACKGROUNDS, COLOURS, SHAPES, SIZES, Scene, Thing, render, sample_scene
 
 Encode = Callable[[np.ndarray], Tensor]  # uint8 [N, H, W, 3] -> codes [N, h * w]

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ..collector import collector_paused
+from ..config import JanusConfig
+from ..errors import CheckpointError
+from ..model.janus import JanusModel
+from ..model.quantised import QuantisedLinear, dequantise, quantise, quantise_layers
+from ..precision import SMALL, Precision
 from .checkpoint import Source, open_weights
-from .collector import collector_paused
-from .config import JanusConfig
-from .errors import CheckpointError
-from .model.janus import JanusModel
-from .model.quantised import QuantisedLinear, dequantise, quantise, quantise_layers
-from .packing import joined, places, unpacked
-from .precision import SMALL, Precision
+from .names import joined, places, unpacked
 
 # In DeepSeek's files, and read by nothing: SigLIP's pooling head, a training statistic, old RoPE buffers.
 UNUSED = re.compile(r"vision_model\.vision_tower\.attn_pool\.|quantize\.codebook_used$|rotary_emb\.inv_freq$")

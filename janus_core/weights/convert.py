@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import CheckpointError, InputError
+from ..precision import NAMES, Precision
+from ..processing import Processor
 from .checkpoint import TEXT_FILES, Source, find
-from .errors import CheckpointError, InputError
 from .loading import Filling, empty_model
-from .precision import NAMES, Precision
-from .processing import Processor
 
 # The safetensors format's own names.
 STORED = {

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..janus_core.model.quantised import QuantisedLinear, dequantise, quantise, quantised_linear, scaled_linear
+from ...janus_core.model.quantised import QuantisedLinear, dequantise, quantise, quantised_linear, scaled_linear
 
 
 class Operations(comfy.ops.disable_weight_init):

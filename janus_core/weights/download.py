@@ -17,7 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers
 
-from .errors import CheckpointError
+from ..errors import CheckpointError
 
 FILE = re.compile(r"[\w.-]+")
 LOOK = 0.2  # seconds between two looks at how far it is, and whether to stop

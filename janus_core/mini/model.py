@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from ..config import JanusConfig
 from ..model.janus import JanusModel
-from ..packing import unpacked
 from ..processing import BOS, EOS, IMAGE_TAG, PAD
+from ..training.vq import UNUSED
+from ..weights.names import unpacked
 from .vocabulary import ROLES, build_tokenizer
-from .vq_trainer import UNUSED
 from .world import SIDE
 
 WIDTH, LAYERS, HEADS, INNER = 192, 6, 6, 512

@@ -1,0 +1,1 @@
+"""A checkpoint on disk: found, read, fetched, written; and LoRA files."""
