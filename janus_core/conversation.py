@@ -26,11 +26,11 @@ class Conversation:
             message = f"{IMAGE_TAG}\n" * len(pictures) + message.replace(IMAGE_TAG, "").strip()
         return Conversation((*self.turns, {"role": "user", "content": message}), (*self.pictures, *pictures))
 
-    def told(self, answer: str) -> Conversation:
+    def with_answer(self, answer: str) -> Conversation:
         """With the model's answer."""
         return Conversation((*self.turns, {"role": "assistant", "content": answer}), self.pictures)
 
-    def without(self, oldest: int) -> Conversation:
+    def without_oldest(self, oldest: int) -> Conversation:
         """Without its `oldest` exchanges (a message and its answer), nor the pictures that came with them."""
         gone = sum(turn["content"].count(IMAGE_TAG) for turn in self.turns[: 2 * oldest])
         return Conversation(self.turns[2 * oldest :], self.pictures[gone:])
@@ -47,7 +47,7 @@ def check_room(janus: Janus, conversation: Conversation, new: int) -> None:
         return
     past = (len(conversation.turns) - 1) // 2
     for oldest in range(1, past + 1):
-        if conversation.without(oldest).tokens(janus) + new <= limit:
+        if conversation.without_oldest(oldest).tokens(janus) + new <= limit:
             which = "turn 1" if oldest == 1 else f"turns 1 to {oldest}"
             cure = f"drop {which} (set drop_turns to {oldest}), or allow a shorter answer"
             break

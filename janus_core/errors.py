@@ -7,3 +7,7 @@ class CheckpointError(ValueError):
 
 class InputError(ValueError):
     """A prompt, picture, token set or setting lies outside what the model can take."""
+
+
+def first_few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 
 from .config import JanusConfig, LlamaConfig
-from .precision import SMALL, Precision
+from .precision import EIGHT_BIT, Precision
 from .weights.loading import empty_model
 
 # What is moved together, because it is used together. The word embeddings are in none: a host may leave their table
@@ -68,8 +68,8 @@ def fitting_precision(config: JanusConfig, compute: torch.dtype, written: str | 
     The 8 bits that a file was `written` in; else `compute` where one picture can be drawn and described in that memory,
     and int8 where not, so that all of it fits or the least has to be moved.
     """
-    if written in SMALL:
-        return Precision(compute, SMALL[written])
+    if written in EIGHT_BIT:
+        return Precision(compute, EIGHT_BIT[written])
     exact = Precision(compute)
     fits = max(peak_drawing(config, exact, 1), peak_answering(config, exact, 1)) <= memory
     return exact if fits else Precision(compute, torch.int8)
@@ -87,7 +87,7 @@ def layer_bytes(config: LlamaConfig, precision: Precision, tokens: int, casting:
     """
     hidden, wide, size = config.hidden_size, config.intermediate_size, precision.compute.itemsize
     moments = [4 * wide + 4 * hidden, 12 * hidden]
-    if precision.small is not None and casting:
+    if precision.eight_bit is not None and casting:
         weights = 2 if precision.compute == torch.float16 else 1  # scaled down there, see `scaled_linear`
         return size * max(tokens * max(moments), tokens * (2 * wide + 4 * hidden) + weights * 2 * hidden * wide)
     return size * tokens * max(moments)
@@ -105,7 +105,7 @@ def drawing_bytes(
     """Peak bytes beside the weights for drawing `pictures` at once from a prompt of `prompt` tokens.
 
     `guided` is false at CFG weight 1, which needs half the rows; `window` is how many codes jacobi looks ahead.
-    `casting` is whether 8-bit weights are cast to be used: see `quantised.used_as_it_lies`.
+    `casting` is whether 8-bit weights are cast to be used: see `quantised.needs_no_cast`.
     """
     precision, llama = Precision.of(dtype), config.llama
     codes = config.grid[0] * config.grid[1]
@@ -142,7 +142,7 @@ def describing_bytes(
     pictures = rows if pictures is None else pictures
     hidden = int(vision.width * vision.mlp_ratio)
     pixels = pictures * 3 * vision.image_size**2 * size
-    cast = hidden * vision.width * size if precision.small else 0
+    cast = hidden * vision.width * size if precision.eight_bit else 0
     seeing = pixels + pictures * vision.tokens * (3 * vision.width + 2 * hidden) * size + cast
     features = pixels + pictures * vision.tokens * llama.hidden_size * size
     masks = rows * prompt**2 * (1 + size) if rows > 1 else 0

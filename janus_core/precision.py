@@ -9,8 +9,8 @@ import torch
 from .errors import InputError
 
 FLOATS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-SMALL = {"fp8_e4m3fn": torch.float8_e4m3fn, "int8": torch.int8}
-NAMES = (*FLOATS, *SMALL)
+EIGHT_BIT = {"fp8_e4m3fn": torch.float8_e4m3fn, "int8": torch.int8}
+NAMES = (*FLOATS, *EIGHT_BIT)
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,13 @@ class Precision:
     """`compute` is the type of the arithmetic and of sensitive weights, `small` that of the big Linear layers, if any."""
 
     compute: torch.dtype
-    small: torch.dtype | None = None
+    eight_bit: torch.dtype | None = None
 
     @property
     def name(self) -> str:
         """What a user types for it, one of NAMES."""
-        kind = self.small or self.compute
-        return next((name for name, known in (FLOATS | SMALL).items() if known == kind), str(kind))
+        kind = self.eight_bit or self.compute
+        return next((name for name, known in (FLOATS | EIGHT_BIT).items() if known == kind), str(kind))
 
     @property
     def vq(self) -> torch.dtype:
@@ -33,7 +33,7 @@ class Precision:
 
     def check(self, device: torch.device | str) -> None:
         """Raise InputError where there is no such device, or it cannot hold such weights."""
-        if self.small == torch.float8_e4m3fn and torch.device(device).type == "mps":
+        if self.eight_bit == torch.float8_e4m3fn and torch.device(device).type == "mps":
             raise InputError("An Apple GPU has no fp8: choose int8, or fp16.")
         try:
             torch.empty(0, device=device)
@@ -51,10 +51,10 @@ class Precision:
         """
         if isinstance(dtype, Precision):
             return dtype
-        kind = (FLOATS | SMALL).get(dtype) if isinstance(dtype, str) else dtype
+        kind = (FLOATS | EIGHT_BIT).get(dtype) if isinstance(dtype, str) else dtype
         if kind is None:
             raise InputError(f"There is no dtype {dtype!r}: choose one of {', '.join(NAMES)}.")
-        if kind in SMALL.values():
+        if kind in EIGHT_BIT.values():
             return cls(compute or torch.bfloat16, kind)
         if not kind.is_floating_point or kind.itemsize < 2:
             raise InputError(f"Janus cannot be computed in {kind}: choose one of {', '.join(NAMES)}.")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .config import JanusConfig
 from .errors import CheckpointError, InputError
-from .weights.checkpoint import Source
+from .weights.checkpoint import CheckpointFiles
 
 SYSTEM_PROMPT = (
     "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
@@ -79,8 +79,8 @@ def preprocess(images: list[Image.Image], size: int, normalisation: Normalisatio
 class Processor:
     """A checkpoint's tokenizer, special ids, roles and picture size."""
 
-    def __init__(self, source: Source, config: JanusConfig):
-        path, text = source.place("tokenizer.json"), source.read("tokenizer.json")
+    def __init__(self, source: CheckpointFiles, config: JanusConfig):
+        path, text = source.describe("tokenizer.json"), source.read("tokenizer.json")
         if text is None:
             raise CheckpointError(f"{source.folder} has no tokenizer.json: put the model's own beside its weights.")
         try:
@@ -112,7 +112,7 @@ class Processor:
             usable = False
         if not usable:
             raise CheckpointError(
-                f"{source.place('preprocessor_config.json')} has no usable image_mean and image_std: fetch it again."
+                f"{source.describe('preprocessor_config.json')} has no usable image_mean and image_std: fetch it again."
             )
 
     def _special(self, token: str, path: str) -> int:

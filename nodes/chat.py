@@ -101,18 +101,18 @@ class JanusChat(io.ComfyNode):
         history: Conversation | None = None,
     ) -> io.NodeOutput:
         pictures = [] if image is None else list(over_white(image))
-        conversation = (history or Conversation()).without(drop_turns).ask(message, pictures)
+        conversation = (history or Conversation()).without_oldest(drop_turns).ask(message, pictures)
         core = janus.to_talk(conversation, max_tokens)
 
         def shown(answer: str) -> dict[str, list]:
             used = conversation.tokens(core) + len(core.processor.encode(answer))
-            return {"janus_turns": _readable(conversation.told(answer)), "janus_context": [used, core.context]}
+            return {"janus_turns": _readable(conversation.with_answer(answer)), "janus_context": [used, core.context]}
 
         report = streaming(core, cls.hidden.unique_id, host.progress(), shown)
         answer = core.answer(
             list(conversation.turns), list(conversation.pictures), max_tokens, temperature, seed, report
         )
-        return io.NodeOutput(answer, conversation.told(answer), ui=shown(answer))
+        return io.NodeOutput(answer, conversation.with_answer(answer), ui=shown(answer))
 
 
 def _readable(conversation: Conversation) -> list[dict[str, Any]]:

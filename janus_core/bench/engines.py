@@ -16,8 +16,7 @@ from ..generation.recorder import draw_codes_graphed, graphable, words_graphed
 from ..generation.sampling import Sampling
 from ..generation.text import answer_ids, embed_prompts, words
 from ..model.janus import JanusModel
-from ..weights.loading import transformers_keys
-from ..weights.names import unpacked
+from ..weights.names import split_fused, transformers_keys
 
 CFG_WEIGHT = 5.0
 Token = Callable[[], None]
@@ -108,7 +107,7 @@ def transformers_twin(model: JanusModel) -> Any:
         head.proj_out = torch.nn.Linear(llama.hidden_size, width)
         head.vision_head = torch.nn.Linear(width, vq.codebook_size)
     state: dict[str, Tensor] = {}
-    for key, tensor in unpacked(model.state_dict()).items():
+    for key, tensor in split_fused(model.state_dict()).items():
         names = transformers_keys(key)
         parts = tensor.chunk(len(names))
         if key.endswith("pos_embed"):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..model.janus import JanusModel
 from .image import Drawing, Progress, picture_logits, prefill
-from .recorder import BUCKET, Recorded, aside
+from .recorder import BUCKET, GraphedStep, side_stream
 from .sampling import check_finite, draw_tokens, seed_keys
 
 
@@ -79,9 +79,9 @@ def draw_codes_jacobi(
     Each picture goes at its own pace. `progress` is told the slowest one's step.
     """
     steps = drawing.steps
-    with aside(torch.device(device)) if graphs else nullcontext() as stream:
+    with side_stream(torch.device(device)) if graphs else nullcontext() as stream:
         state = FixedPass(model, drawing, device, window)
-        recorded = Recorded(state, stream)
+        recorded = GraphedStep(state, stream)
         while True:
             done = state.done[:, 0].tolist()
             slowest, fastest = min(done), max(done)

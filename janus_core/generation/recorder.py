@@ -36,7 +36,7 @@ class FixedStep(Protocol):
     def __call__(self, end: int) -> None: ...
 
 
-class Recorded:
+class GraphedStep:
     """Runs a fixed step, each bucket's first time as it is and then from its graph; without a stream always as it is."""
 
     possible = True  # until a device or its driver will not be recorded
@@ -51,11 +51,11 @@ class Recorded:
     def __call__(self, slots: int) -> None:
         """One step, of which `slots` slots are to be looked at."""
         end = min(-(-slots // self.step.bucket) * self.step.bucket, self.step.capacity)
-        if end == self.seen and end not in self.graphs and self.recording and Recorded.possible:
+        if end == self.seen and end not in self.graphs and self.recording and GraphedStep.possible:
             try:
                 self.graphs[end] = _capture(lambda: self.step(end), self.pool)
             except RuntimeError:
-                Recorded.possible = False
+                GraphedStep.possible = False
                 logging.getLogger(__name__).warning(
                     "Janus works without CUDA graphs, and so more slowly", exc_info=True
                 )
@@ -122,9 +122,9 @@ def draw_codes_graphed(
     `kernels` is the module of that name, where a step's small kernels are to be Triton's.
     """
     row = model.config.grid[1]
-    with aside(torch.device(device)) as stream:
+    with side_stream(torch.device(device)) as stream:
         code = FixedCode(model, drawing, device, kernels)
-        recorded = Recorded(code, stream)
+        recorded = GraphedStep(code, stream)
         for drawn in range(1, drawing.steps + 1):
             if progress is not None:
                 if stream and drawn % row == 0:
@@ -169,9 +169,9 @@ def words_graphed(
     model: JanusModel, embeds: Tensor, mask: Tensor, count: int, seed: int, sampling: Sampling
 ) -> Generator[Tensor, None, None]:
     """`text.words` in fixed steps. The words' own table is none of their graphs' business: it may lie elsewhere."""
-    with aside(embeds.device) as stream:
+    with side_stream(embeds.device) as stream:
         word = FixedWord(model, embeds, mask, count, seed, sampling)
-        recorded = Recorded(word, stream)
+        recorded = GraphedStep(word, stream)
         for drawn in range(count):
             if drawn:
                 word.embeds.copy_(model.embed_text(word.ids))
@@ -186,7 +186,7 @@ def _side_stream(device: int) -> torch.cuda.Stream:
 
 
 @contextmanager
-def aside(device: torch.device) -> Iterator[torch.cuda.Stream | None]:
+def side_stream(device: torch.device) -> Iterator[torch.cuda.Stream | None]:
     """On a CUDA device, work on a stream of our own, since the usual one cannot be recorded; None elsewhere.
 
     It is always the same one, so that what libraries keep for a stream is made outside of any graph. At the end it is

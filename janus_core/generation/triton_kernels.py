@@ -24,18 +24,18 @@ INNER = 1024  # numbers of an MLP's inner layer that one program works on
 CODES = 2048  # codes that a program drawing one looks at together
 
 
-def decode(llama: Llama, x: Tensor, places: Tensor, slots: int, cache: StaticCache) -> Tensor:
-    """One token of each row, [rows, 1, D] at `places` long [rows, 1], through all layers: hidden states [rows, 1, D].
+def decode(llama: Llama, x: Tensor, positions: Tensor, slots: int, cache: StaticCache) -> Tensor:
+    """One token of each row, [rows, 1, D] at `positions` long [rows, 1], through all layers: hidden states [rows, 1, D].
 
-    What `llama` computes with those places as its positions and a mask up to them; `x` is overwritten. No place may lie
+    What `llama` computes with those positions as its positions and a mask up to them; `x` is overwritten. No place may lie
     beyond the cache's first `slots` slots. Heads must be a power of two wide, as those of every published Janus are.
     """
-    rope = rope_table(places, llama.config.head_dim, llama.config.rope_theta, x.dtype)
+    rope = rope_table(positions, llama.config.head_dim, llama.config.rope_theta, x.dtype)
     layers: Any = llama.layers
     norms = [*(layer.input_layernorm for layer in layers), llama.norm]
     h = _add_norm(x, None, norms[0])
     for index, (layer, after) in enumerate(zip(layers, norms[1:], strict=True)):
-        seen = _attend(layer.self_attn.qkv_proj(h), rope, places, slots, cache, index)
+        seen = _attend(layer.self_attn.qkv_proj(h), rope, positions, slots, cache, index)
         h = _add_norm(x, layer.self_attn.o_proj(seen), layer.post_attention_layernorm)
         h = _add_norm(x, layer.mlp.down_proj(_silu_mul(layer.mlp.gate_up_proj(h))), after)
     return h
@@ -72,7 +72,7 @@ def _silu_mul(gate_up: Tensor) -> Tensor:
 
 
 def _attend(
-    qkv: Tensor, rope: tuple[Tensor, Tensor], places: Tensor, slots: int, cache: StaticCache, layer: int
+    qkv: Tensor, rope: tuple[Tensor, Tensor], positions: Tensor, slots: int, cache: StaticCache, layer: int
 ) -> Tensor:
     """Turn q and k [rows, 1, 3 x D], keep k and v in the cache, and let q look at every slot up to its own."""
     cache.make_room(slots)
@@ -83,10 +83,10 @@ def _attend(
     parts = qkv.new_empty(rows * heads, splits, size + 2, dtype=torch.float64 if exact == tl.float64 else torch.float32)
     q, out = qkv.new_empty(2, rows, 1, heads * size)
     _rotate_and_keep_kernel[rows, heads](
-        qkv, *rope, places, q, keys, values, *keys.stride(), *values.stride(), heads, exact, size // 2, num_warps=1
+        qkv, *rope, positions, q, keys, values, *keys.stride(), *values.stride(), heads, exact, size // 2, num_warps=1
     )
     _look_kernel[rows * heads, splits](
-        q, places, keys, values, parts, *keys.stride(), *values.stride(), heads, size**-0.5, exact, size, SPLIT
+        q, positions, keys, values, parts, *keys.stride(), *values.stride(), heads, size**-0.5, exact, size, SPLIT
     )
     _gather_kernel[rows * heads,](parts, out, splits, size, max(triton.next_power_of_2(splits), LEAST_SPLITS))
     return out
@@ -131,7 +131,7 @@ def _rotate_and_keep_kernel(
     qkv,
     cos,
     sin,
-    places,
+    positions,
     q,
     keys,
     values,
@@ -152,7 +152,7 @@ def _rotate_and_keep_kernel(
     size = 2 * HALF
     kind = q.dtype.element_ty
     c, s = tl.load(cos + row * size + left).to(EXACT), tl.load(sin + row * size + left).to(EXACT)
-    slot = tl.load(places + row)
+    slot = tl.load(positions + row)
 
     read = qkv + (row * 3 * heads + head) * size
     a, b = tl.load(read + left).to(EXACT), tl.load(read + right).to(EXACT)
@@ -175,7 +175,7 @@ def _rotate_and_keep_kernel(
 @triton.jit
 def _look_kernel(
     q,
-    places,
+    positions,
     keys,
     values,
     parts,
@@ -198,7 +198,7 @@ def _look_kernel(
     row, head = which // heads, which % heads
     dim = tl.arange(0, SIZE)
     slot = split * SLOTS + tl.arange(0, SLOTS)
-    seen = slot <= tl.load(places + row)
+    seen = slot <= tl.load(positions + row)
     query = tl.load(q + which * SIZE + dim).to(EXACT) * SCALE
     key = keys + row * k_row + head * k_head + slot[:, None] * k_slot + dim[None, :] * k_dim
     key = tl.load(key, mask=seen[:, None], other=0.0).to(EXACT)

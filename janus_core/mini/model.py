@@ -12,7 +12,7 @@ from ..config import JanusConfig
 from ..model.janus import JanusModel
 from ..processing import BOS, EOS, IMAGE_TAG, PAD
 from ..training.vq import UNUSED
-from ..weights.names import unpacked
+from ..weights.names import split_fused
 from .vocabulary import ROLES, build_tokenizer
 from .world import SIDE
 
@@ -174,6 +174,6 @@ def start_from_looks(model: JanusModel, centres: Tensor) -> None:
 
 def save_weights(model: nn.Module, folder: Path, dtype: torch.dtype) -> None:
     """Write `model.safetensors` under DeepSeek's own key names."""
-    state = unpacked(model.state_dict())
+    state = split_fused(model.state_dict())
     tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in state.items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

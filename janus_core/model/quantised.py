@@ -31,14 +31,14 @@ def dequantise(weight: Tensor, scale: Tensor) -> Tensor:
 FEW_ROWS = 4
 
 
-def used_as_it_lies(kind: torch.dtype | None, compute: torch.dtype, device: torch.device, rows: int) -> bool:
+def needs_no_cast(kind: torch.dtype | None, compute: torch.dtype, device: torch.device, rows: int) -> bool:
     """Whether `rows` at once are multiplied with 8-bit weights without casting these to `compute` first."""
     return kind == torch.int8 and compute == torch.bfloat16 and device.type == "cpu" and rows <= FEW_ROWS
 
 
 def quantised_linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
     """x [..., in] times an 8-bit weight on the same device, by the fastest way that rounds nothing further."""
-    if used_as_it_lies(weight.dtype, x.dtype, x.device, x.numel() // x.shape[-1]):
+    if needs_no_cast(weight.dtype, x.dtype, x.device, x.numel() // x.shape[-1]):
         # The kernel's own scales would be rounded to bfloat16.
         ones = torch.ones(weight.shape[0], dtype=x.dtype)
         y = torch.ops.aten._weight_int8pack_mm(x.flatten(0, -2).contiguous(), weight, ones)

@@ -24,7 +24,7 @@ from ..mini.siglip import SigLIPRecipe, train_siglip
 from ..mini.world import SIDE, render, sample_crowded_scene, sample_scene
 from ..model.janus import JanusModel
 from ..processing import Processor
-from ..weights.checkpoint import TEXT_FILES, Source, find
+from ..weights.checkpoint import TEXT_FILES, CheckpointFiles, find
 from ..weights.loading import load_model
 from . import distributed as parallel
 from .samples import Mixture, centre_crop, read_folder
@@ -116,16 +116,16 @@ class Job:
         self.args, self.settings, self.out = args, settings, args.out
         self.states = self.out / "training"
         self.config = self._layout()
-        self.processor = Processor(Source(self.out, ()), self.config)
+        self.processor = Processor(CheckpointFiles(self.out, ()), self.config)
 
     def _layout(self) -> JanusConfig:
         """The files of the folder beside its weights: the mini's own, or the starting checkpoint's."""
         if (self.out / "config.json").exists():
-            return Source(self.out, ()).config()
+            return CheckpointFiles(self.out, ()).config()
         if not self.args.checkpoint:
             return write_layout(self.out)
         source = find(self.args.checkpoint)
-        if source.is_1_3b != Source(self.out, ()).is_1_3b:
+        if source.is_1_3b != CheckpointFiles(self.out, ()).is_1_3b:
             raise InputError(
                 "A Janus-1.3B is known by its folder's name: let the name of --out contain 1.3B where that of --checkpoint "
                 "does, and only there."

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ..errors import InputError
 from ..model.janus import JanusModel
 from ..processing import Processor, preprocess
-from ..weights.names import places, unpacked
+from ..weights.names import split_fused, tensor_slices
 from . import distributed as parallel
 from .progress import RunLog
 from .samples import Mixture, Sample
@@ -197,15 +197,15 @@ class Trainer:
             "stage": asdict(self.stage),
             "seed": self.mixture.seed,
             "steps_done": self.steps_done,
-            "weights": {name: p.detach() for name, p in unpacked(self.trained).items()},
+            "weights": {name: p.detach() for name, p in split_fused(self.trained).items()},
             "optimizer": self._optimizer_state(),
-            "averages": unpacked(self.averages),
+            "averages": split_fused(self.averages),
         }
 
     def _optimizer_state(self) -> dict:
         """AdamW's moments by DeepSeek's tensors, numbered: how the model packs them is no business of a file's."""
         moments = [
-            (place, self.optimizer.state.get(self.trained[place.key])) for place in places(self.trained).values()
+            (place, self.optimizer.state.get(self.trained[place.key])) for place in tensor_slices(self.trained).values()
         ]
         return {
             "state": {
@@ -218,7 +218,7 @@ class Trainer:
     def _load_optimizer(self, saved: dict) -> None:
         state: dict[int, dict[str, Tensor]] = {}
         numbers = {key: i for i, key in enumerate(self.trained)}
-        for i, place in enumerate(places(self.trained).values()):
+        for i, place in enumerate(tensor_slices(self.trained).values()):
             mine = state.setdefault(numbers[place.key], {})
             for kind, value in saved["state"].get(i, {}).items():
                 mine[kind] = torch.cat((mine[kind], value)) if kind in mine and value.ndim else value
@@ -237,9 +237,9 @@ class Trainer:
                 f"{path} belongs to another run (its seed or its trained parts differ): use another folder."
             )
         with torch.no_grad():
-            for name, weight in unpacked(self.trained).items():
+            for name, weight in split_fused(self.trained).items():
                 weight.copy_(state["weights"][name])
-            for name, average in unpacked(self.averages).items():
+            for name, average in split_fused(self.averages).items():
                 average.copy_(state["averages"].get(name, state["weights"][name]))
         self._load_optimizer(state["optimizer"])
         self.steps_done = state["steps_done"]

@@ -41,7 +41,7 @@ MAX_TEXT = 32_000_000
 
 
 @dataclass(frozen=True)
-class Source:
+class CheckpointFiles:
     """Where a checkpoint lies: its weight files, and the folder, or a weight file's own metadata, with config and tokenizer."""
 
     folder: Path
@@ -75,7 +75,7 @@ class Source:
         texts = (self.folder / name for name in TEXT_FILES)
         return (*(path for path in texts if path.exists()), *self.weights)
 
-    def place(self, name: str) -> str:
+    def describe(self, name: str) -> str:
         """Where the text file `name` lies, in words."""
         return f"{self.weights[0]}'s own {name}" if self.texts is not None else str(self.folder / name)
 
@@ -96,17 +96,17 @@ class Source:
             value = {} if text is None else json.loads(text)
         except (RecursionError, ValueError) as error:
             raise CheckpointError(
-                f"{self.place(name)} is not readable JSON ({error}): fetch the file again."
+                f"{self.describe(name)} is not readable JSON ({error}): fetch the file again."
             ) from error
         if not isinstance(value, dict):
-            raise CheckpointError(f"{self.place(name)} does not hold a JSON object: fetch the file again.")
+            raise CheckpointError(f"{self.describe(name)} does not hold a JSON object: fetch the file again.")
         return value
 
     def config(self) -> JanusConfig:
         """The model's shape. Raises CheckpointError when `config.json` is missing or not a Janus one."""
         if self.read("config.json") is None:
             raise CheckpointError(f"{self.folder} has no config.json: put the model's config.json beside its weights.")
-        return JanusConfig.from_dict(self.read_json("config.json"), source=self.place("config.json"))
+        return JanusConfig.from_dict(self.read_json("config.json"), source=self.describe("config.json"))
 
 
 def carried_texts(path: Path) -> dict[str, str] | None:
@@ -130,7 +130,7 @@ def carried_texts(path: Path) -> dict[str, str] | None:
     return texts
 
 
-def find(checkpoint: str | Path) -> Source:
+def find(checkpoint: str | Path) -> CheckpointFiles:
     """Locate a checkpoint: an embedded one's name, a folder, or one weight file, self-contained or beside its config.
 
     Raises CheckpointError when nothing is there, or a shard the index names is missing.
@@ -140,7 +140,7 @@ def find(checkpoint: str | Path) -> Source:
     if not path.exists() and str(checkpoint) == path.name and embedded.is_dir():
         path = embedded
     if path.is_file() and path.suffix.lower() in WEIGHT_SUFFIXES:
-        return Source(path.parent, (path,), carried_texts(path))
+        return CheckpointFiles(path.parent, (path,), carried_texts(path))
     if path.is_file():
         raise CheckpointError(
             f"{path} is not a weight file that Janus reads: give a .safetensors or .bin file, or its folder."
@@ -157,7 +157,7 @@ def find(checkpoint: str | Path) -> Source:
     else:
         weights = (_only_weight_file(path),)
     alone = len(weights) == 1 and not (path / "config.json").is_file()
-    return Source(path, weights, carried_texts(weights[0]) if alone else None)
+    return CheckpointFiles(path, weights, carried_texts(weights[0]) if alone else None)
 
 
 def _only_weight_file(path: Path) -> Path:
@@ -172,7 +172,7 @@ def _only_weight_file(path: Path) -> Path:
 
 
 def _shards(index: Path) -> tuple[Path, ...]:
-    names = Source(index.parent, ()).read_json(index.name).get("weight_map")
+    names = CheckpointFiles(index.parent, ()).read_json(index.name).get("weight_map")
     if not isinstance(names, dict) or not all(isinstance(n, str) and Path(n).name == n for n in names.values()):
         raise CheckpointError(f"{index} has no usable weight_map: fetch the index again.")
     shards = tuple(index.parent / name for name in sorted(set(names.values())))

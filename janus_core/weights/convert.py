@@ -15,8 +15,8 @@ from torch import Tensor
 from ..errors import CheckpointError, InputError
 from ..precision import NAMES, Precision
 from ..processing import Processor
-from .checkpoint import TEXT_FILES, Source, find
-from .loading import Filling, empty_model
+from .checkpoint import TEXT_FILES, CheckpointFiles, find
+from .loading import CheckpointTensors, empty_model
 
 # The safetensors format's own names.
 STORED = {
@@ -51,7 +51,7 @@ def convert(
     source = find(checkpoint)
     config = source.config()
     Processor(source, config)
-    tensors = Filling(source, empty_model(config, Precision.of(dtype)))
+    tensors = CheckpointTensors(source, empty_model(config, Precision.of(dtype)))
     header, offsets, size = _header(tensors.targets, _texts(source, dtype))
     free = shutil.disk_usage(path.parent).free
     if size > free:
@@ -84,7 +84,7 @@ def _refuse_overwriting(path: Path) -> None:
         raise InputError(f"{path} is there already, and is not overwritten: choose another name, or remove it first.")
 
 
-def _texts(source: Source, dtype: str) -> dict[str, str]:
+def _texts(source: CheckpointFiles, dtype: str) -> dict[str, str]:
     """What the file carries beside its tensors; of the source's names the one that tells which roles it was trained with."""
     texts = {name: text for name in TEXT_FILES if (text := source.read(name)) is not None}
     name = max(source.names, key=lambda name: "1.3b" in name.lower())

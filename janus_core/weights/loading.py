@@ -13,61 +13,15 @@ from torch.overrides import TorchFunctionMode
 
 from ..collector import collector_paused
 from ..config import JanusConfig
-from ..errors import CheckpointError
+from ..errors import CheckpointError, first_few
 from ..model.janus import JanusModel
 from ..model.quantised import QuantisedLinear, dequantise, quantise, quantise_layers
-from ..precision import SMALL, Precision
-from .checkpoint import Source, open_weights
-from .names import joined, places, unpacked
+from ..precision import EIGHT_BIT, Precision
+from .checkpoint import CheckpointFiles, open_weights
+from .names import join_slices, split_fused, tensor_slices, transformers_keys
 
 # In DeepSeek's files, and read by nothing: SigLIP's pooling head, a training statistic, old RoPE buffers.
 UNUSED = re.compile(r"vision_model\.vision_tower\.attn_pool\.|quantize\.codebook_used$|rotary_emb\.inv_freq$")
-
-# Our (DeepSeek's) spelling -> transformers' spelling, applied in order.
-VIT = "model.vision_model.encoder.layers"
-TO_TRANSFORMERS = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"^language_model\.lm_head\.", "lm_head."),
-        (r"^language_model\.model\.", "model.language_model."),
-        (r"^vision_model\.vision_tower\.", "model.vision_model."),
-        (r"^model\.vision_model\.pos_embed$", "model.vision_model.embeddings.position_embedding.weight"),
-        (r"^model\.vision_model\.patch_embed\.proj\.", "model.vision_model.embeddings.patch_embedding."),
-        (r"^model\.vision_model\.norm\.", "model.vision_model.post_layernorm."),
-        (r"^model\.vision_model\.blocks\.(\d+)\.norm(\d)\.", rf"{VIT}.\1.layer_norm\2."),
-        (r"^model\.vision_model\.blocks\.(\d+)\.attn\.proj\.", rf"{VIT}.\1.self_attn.projection_layer."),
-        (r"^model\.vision_model\.blocks\.(\d+)\.attn\.", rf"{VIT}.\1.self_attn."),
-        (r"^model\.vision_model\.blocks\.", f"{VIT}."),
-        (r"^gen_head\.output_mlp_projector\.", "model.generation_head.proj_out."),
-        (r"^gen_head\.", "model.generation_head."),
-        (r"^gen_embed\.", "model.generation_embeddings."),
-        (r"^gen_aligner\.", "model.generation_aligner."),
-        (r"^aligner\.", "model.aligner."),
-        (r"^(model\.(?:generation_)?aligner)\.layers\.0\.", r"\1.fc1."),
-        (r"^gen_vision_model\.", "model.vqmodel."),
-        (r"^model\.vqmodel\.encoder\.conv_blocks\.", "model.vqmodel.encoder.down."),
-        (r"^model\.vqmodel\.decoder\.conv_blocks\.", "model.vqmodel.decoder.up."),
-        (r"^(model\.vqmodel\.\w+\.(?:down|up)\.\d+)\.res\.", r"\1.block."),
-        (r"\.mid\.0\.", ".mid.block_1."),
-        (r"\.mid\.1\.", ".mid.attn_1."),
-        (r"\.mid\.2\.", ".mid.block_2."),
-    )
-]
-ALIGNER_LAYER = re.compile(r"^(model\.(?:generation_)?aligner)\.layers\.(\d+)\.")
-
-
-def transformers_keys(key: str) -> list[str]:
-    """The transformers spelling of one of our keys: one key, or three to be stacked along dim 0 (SigLIP's q, k, v)."""
-    for pattern, replacement in TO_TRANSFORMERS:
-        key = pattern.sub(replacement, key)
-    key = ALIGNER_LAYER.sub(lambda m: f"{m[1]}.hidden_layers.{int(m[2]) // 2 - 1}.", key)
-    if ".self_attn.qkv." in key:
-        return [key.replace(".qkv.", f".{part}_proj.") for part in "qkv"]
-    return [key]
-
-
-def first_few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _scale_of(name: str) -> str:
@@ -94,20 +48,20 @@ def empty_model(
     """The network on the meta device: names, shapes and types, no memory."""
     with _WithoutDrawing():
         model = JanusModel(config, operations, "meta", precision.compute, precision.vq)
-        if precision.small is not None:
-            quantise_layers(model, precision.small, quantised_layer)
+        if precision.eight_bit is not None:
+            quantise_layers(model, precision.eight_bit, quantised_layer)
     return model
 
 
-class Filling:
+class CheckpointTensors:
     """What fills an empty model: its tensors under DeepSeek's names, in its own types, made one at a time.
 
     `targets` are their types and shapes, on the meta device. Raises CheckpointError naming the file and the first few tensors that are missing, misshapen or unknown.
     """
 
-    def __init__(self, source: Source, model: nn.Module):
+    def __init__(self, source: CheckpointFiles, model: nn.Module):
         self.weights = open_weights(source.weights)
-        self.targets = unpacked(model.state_dict())
+        self.targets = split_fused(model.state_dict())
         for key, weight in list(self.targets.items()):
             if weight.dtype == torch.float8_e4m3fn:  # a file has one for each tensor
                 self.targets[_scale_of(key)] = torch.empty((), dtype=torch.float32, device="meta")
@@ -162,7 +116,7 @@ class Filling:
             )
 
     def _is_scaled(self, name: str) -> bool:
-        return _scale_of(name) in self.weights and self.weights[name].dtype in SMALL.values()
+        return _scale_of(name) in self.weights and self.weights[name].dtype in EIGHT_BIT.values()
 
     def _as_it_is(self, names: list[str], kind: torch.dtype) -> bool:
         """Whether the file has a weight in this kind of 8 bits, with one scale or one for each row."""
@@ -198,7 +152,7 @@ class Filling:
 
 @collector_paused()  # it would go through all that is imported, and take as long as the layers
 def load_model(
-    source: Source,
+    source: CheckpointFiles,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | str | Precision = torch.float32,
     operations: Any = nn,
@@ -216,16 +170,16 @@ def load_model(
     except (RuntimeError, TypeError) as error:  # sizes past memory's, sizes past 64 bits
         reason = str(error).splitlines()[0]
         raise CheckpointError(
-            f"{source.place('config.json')} describes a model that cannot be built ({reason}): fetch the file again."
+            f"{source.describe('config.json')} describes a model that cannot be built ({reason}): fetch the file again."
         ) from error
     targets = model.state_dict()
-    where, state = places(targets), {}
+    where, state = tensor_slices(targets), {}
     parts: defaultdict[str, list[Tensor]] = defaultdict(list)
-    for name, tensor in Filling(source, model):
+    for name, tensor in CheckpointTensors(source, model):
         place = where[name]
         target = targets[place.key]
         parts[place.key].append(tensor.expand(place.of(target).shape))
         if place.rows is None or sum(place.rows) == len(target):
-            state[place.key] = joined(parts.pop(place.key), device)
+            state[place.key] = join_slices(parts.pop(place.key), device)
     model.load_state_dict(state, assign=True)
     return model.requires_grad_(False).eval()

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ..errors import CheckpointError
-from .checkpoint import Source, open_weights
-from .loading import first_few, transformers_keys
-from .names import places
+from ..errors import CheckpointError, first_few
+from .checkpoint import CheckpointFiles, open_weights
+from .names import tensor_slices, transformers_keys
 
 DOWN = re.compile(r"\.(?:lora_A(?:\.default)?|lora_down)\.weight$")
 UP = re.compile(r"\.(?:lora_B(?:\.default)?|lora_up)\.weight$")
@@ -50,7 +49,7 @@ def lora_targets(model: nn.Module) -> dict[str, Target]:
     """
     targets: dict[str, Target] = {}
     state = model.state_dict()
-    for key, place in places(state).items():
+    for key, place in tensor_slices(state).items():
         weight = state[place.key]
         if weight.ndim != 2 or not key.endswith(".weight") or NOT_LINEAR.search(key):
             continue
@@ -127,7 +126,7 @@ def read_lora(path: Path, model: nn.Module) -> list[LoraLayer]:
 
 def _peft_scaling(folder: Path) -> Callable[[int], float]:
     """Rank -> scale, as the adapter_config.json in a PEFT LoRA's folder says, if there is one."""
-    config = Source(folder, ()).read_json(ADAPTER_CONFIG)
+    config = CheckpointFiles(folder, ()).read_json(ADAPTER_CONFIG)
     alpha, rank = config.get("lora_alpha"), config.get("r")
     if not config:
         return lambda rank: 1.0

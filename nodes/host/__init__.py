@@ -36,11 +36,11 @@ from ...janus_core.memory import (
     drawing_bytes,
     fitting_precision,
 )
-from ...janus_core.model.quantised import used_as_it_lies
-from ...janus_core.precision import NAMES, SMALL, Precision
+from ...janus_core.model.quantised import needs_no_cast
+from ...janus_core.precision import EIGHT_BIT, NAMES, Precision
 from ...janus_core.weights.checkpoint import find
 from ...janus_core.weights.lora import LoraLayer, read_lora
-from .operations import Operations, QuantisedHostedLinear, is_plain
+from .operations import Operations, QuantisedHostedLinear, is_unpatched
 
 Progress = Callable[[int, int, Any], None]
 FOLDER = "janus"
@@ -118,7 +118,7 @@ class HostedJanus:
     """
 
     def __init__(self, janus: Janus, precision: Precision, load_device: torch.device, offload_device: torch.device):
-        janus.plain = is_plain
+        janus.plain = is_unpatched
         janus.graphs = not getattr(comfy.cli_args.args, "disable_cuda_graphs", False)  # newer hosts have the flag
         self._janus = janus
         self._config = janus.model.config
@@ -140,7 +140,7 @@ class HostedJanus:
         length = len(self._janus.processor.drawing_prompt(prompt))
         precision, device, guided = self._precision, self._janus.device, cfg_weight != 1
         rows = pictures * window * (2 if guided else 1)
-        casting = not used_as_it_lies(precision.small, precision.compute, device, rows)
+        casting = not needs_no_cast(precision.eight_bit, precision.compute, device, rows)
         memory = drawing_bytes(self._config, precision, pictures, length, guided, window, casting)
         memory += copied_bytes(self._janus.model.decoding_parts, rows, device)
         if looking:
@@ -227,12 +227,12 @@ def load_janus(checkpoint: str | Path, choice: str = "auto") -> HostedJanus:
     if choice == "auto":
         precision = _auto(checkpoint, device, stamps)
     else:
-        precision = Precision.of(choice, _compute_dtype(device) if choice in SMALL else None)
+        precision = Precision.of(choice, _compute_dtype(device) if choice in EIGHT_BIT else None)
     precision.check(device)
     hosted = _loaded.get((stamps, precision))
     if hosted is None:
         offload_device = comfy.model_management.unet_offload_device()
-        dtype = precision.small or precision.compute
+        dtype = precision.eight_bit or precision.compute
         janus = load(checkpoint, offload_device, dtype, Operations, precision.compute, QuantisedHostedLinear)
         janus.device = device
         hosted = _loaded[stamps, precision] = HostedJanus(janus, precision, device, offload_device)

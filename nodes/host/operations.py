@@ -26,7 +26,7 @@ class Operations(comfy.ops.disable_weight_init):
         _load_from_state_dict = nn.Module._load_from_state_dict
 
 
-def is_plain(layer: Any) -> bool:
+def is_unpatched(layer: Any) -> bool:
     """Whether a layer computes with its weight as it lies: ComfyUI has nothing to add to it at each use."""
     return not layer.weight_function and not layer.bias_function
 
@@ -43,7 +43,7 @@ class QuantisedHostedLinear(QuantisedLinear, Operations.Linear):
         return getattr(self.weight, "scale", self.weight_scale)
 
     def forward_comfy_cast_weights(self, input: torch.Tensor) -> torch.Tensor:
-        if self.weight.device == input.device and is_plain(self):
+        if self.weight.device == input.device and is_unpatched(self):
             return quantised_linear(input, self.weight, self.scale, self.bias)
         scale = self.scale.to(input.device)
         if self.weight_function:

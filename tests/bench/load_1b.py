@@ -39,10 +39,10 @@ def random_state() -> dict:
 
     from janus_core.config import JanusConfig
     from janus_core.model.janus import JanusModel
-    from janus_core.weights.names import unpacked
+    from janus_core.weights.names import split_fused
 
     config = JanusConfig.preset("Janus-Pro-1B")
-    shapes = {key: t.shape for key, t in unpacked(JanusModel(config, device="meta").state_dict()).items()}
+    shapes = {key: t.shape for key, t in split_fused(JanusModel(config, device="meta").state_dict()).items()}
     width, wide = config.vision.width, int(config.vision.width * config.vision.mlp_ratio)
     unused = {"latent": (1, 1, width), "norm.weight": (width,), "norm.bias": (width,)}
     for name, rows, columns in (

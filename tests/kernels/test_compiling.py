@@ -24,11 +24,11 @@ def signatures(kind: str, exact: tl.dtype) -> dict:
             {"EXACT": exact, "BLOCK": kernels.INNER},
         ),
         kernels._rotate_and_keep_kernel: (
-            {"qkv": x, "cos": x, "sin": x, "places": long, "q": x, "keys": x, "values": x} | STRIDES,
+            {"qkv": x, "cos": x, "sin": x, "positions": long, "q": x, "keys": x, "values": x} | STRIDES,
             {"EXACT": exact, "HALF": 64},
         ),
         kernels._look_kernel: (
-            {"q": x, "places": long, "keys": x, "values": x, "parts": wide} | STRIDES,
+            {"q": x, "positions": long, "keys": x, "values": x, "parts": wide} | STRIDES,
             {"SCALE": 128**-0.5, "EXACT": exact, "SIZE": 128, "SLOTS": kernels.SPLIT},
         ),
         kernels._gather_kernel: ({"parts": wide, "out": x, "splits": "i32"}, {"SIZE": 128, "BLOCK": 16}),

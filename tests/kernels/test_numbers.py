@@ -13,13 +13,13 @@ from janus_core.generation.sampling import Sampling, gumbel_noise, seed_keys
 CAPACITY = 140
 
 
-def steps(dtype: torch.dtype, places: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Hidden states after a step at `places` of two rows that have read more, by the plain path and by the kernels."""
+def steps(dtype: torch.dtype, positions: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hidden states after a step at `positions` of two rows that have read more, by the plain path and by the kernels."""
     llama = janus_core.load(dtype=dtype).model.language_model.model
     generator = torch.Generator().manual_seed(0)
     read, x = (torch.randn(2, n, llama.config.hidden_size, generator=generator).to(dtype) for n in (130, 1))
-    where = torch.tensor(places)[:, None]
-    end = min(-(-(max(places) + 1) // 64) * 64, CAPACITY)
+    where = torch.tensor(positions)[:, None]
+    end = min(-(-(max(positions) + 1) // 64) * 64, CAPACITY)
     found = []
     for fused in (False, True):
         cache = StaticCache(llama.config, 2, CAPACITY, "cpu", dtype)
@@ -33,9 +33,9 @@ def steps(dtype: torch.dtype, places: list[int]) -> tuple[torch.Tensor, torch.Te
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("places", [[130, 2], [63, 64], [127, 128]])
-def test_a_step_is_that_of_the_plain_path(places: list[int]) -> None:
-    plain, fused = steps(torch.float64, places)
+@pytest.mark.parametrize("positions", [[130, 2], [63, 64], [127, 128]])
+def test_a_step_is_that_of_the_plain_path(positions: list[int]) -> None:
+    plain, fused = steps(torch.float64, positions)
     torch.testing.assert_close(fused, plain, atol=1e-12, rtol=0)
 
 

@@ -13,9 +13,9 @@ from transformers import JanusConfig as TransformersConfig
 
 from janus_core import CheckpointError
 from janus_core.config import JanusConfig, published_config
-from janus_core.weights.checkpoint import Source
+from janus_core.weights.checkpoint import CheckpointFiles
 from janus_core.weights.loading import load_model
-from janus_core.weights.names import unpacked
+from janus_core.weights.names import split_fused
 
 DATA = Path(__file__).parents[1] / "data"
 SIZES = {"1b": (882, 2_089_297_547), "7b": (936, 7_420_434_059)}
@@ -52,14 +52,14 @@ def transformers_config(size: str) -> dict:
     return json.loads(config.to_json_string())
 
 
-def checkpoint(folder: Path, size: str, dialect: str, shapes: dict[str, list[int]]) -> Source:
+def checkpoint(folder: Path, size: str, dialect: str, shapes: dict[str, list[int]]) -> CheckpointFiles:
     """A checkpoint whose tensors have a shape and no bytes."""
     config = published_config(f"Janus-Pro-{size.upper()}") if dialect == "deepseek" else transformers_config(size)
     (folder / "config.json").write_text(json.dumps(config))
     weights = folder / "pytorch_model.bin"
     state = {key: torch.empty(shape, dtype=torch.bfloat16, device="meta") for key, shape in shapes.items()}
     torch.save(state, weights)
-    return Source(folder, (weights,))
+    return CheckpointFiles(folder, (weights,))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -73,7 +73,7 @@ def test_the_lists_are_the_published_ones(size):
 def test_every_published_tensor_is_consumed(size, dialect, tmp_path):
     shapes = table(size, dialect)
     model = load_model(checkpoint(tmp_path, size, dialect, shapes), device="meta", dtype=torch.bfloat16)
-    ours = {key: list(tensor.shape) for key, tensor in unpacked(model.state_dict()).items()}
+    ours = {key: list(tensor.shape) for key, tensor in split_fused(model.state_dict()).items()}
     unused = re.compile(r"attn_pool|codebook_used")
     assert ours == {key: shape for key, shape in table(size, "deepseek").items() if not unused.search(key)}
     assert len(shapes) - len(ours) == (14 if dialect == "deepseek" else 2 * 2 * 24)  # unused; split in three

@@ -42,7 +42,7 @@ class Painter:
         talk = Conversation()
         for message in messages:
             talk = talk.ask(message, [] if talk.turns else [pixels])
-            talk = talk.told(self.janus.answer(list(talk.turns), list(talk.pictures)))
+            talk = talk.with_answer(self.janus.answer(list(talk.turns), list(talk.pictures)))
         return [turn["content"].replace(IMAGE_TAG, "").strip() for turn in talk.turns]
 
 

@@ -13,7 +13,7 @@ from janus_core.model.janus import JanusModel
 from janus_core.processing import Processor
 from janus_core.training.samples import Source as SampleSource
 from janus_core.training.vq import to_pixels
-from janus_core.weights.checkpoint import Source
+from janus_core.weights.checkpoint import CheckpointFiles
 
 HIDDEN = 32
 
@@ -38,25 +38,25 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_layout(folder)
     path = folder / "config.json"
     path.write_text(json.dumps(shrink(json.loads(path.read_text()))))
-    save_weights(new_model(Source(folder, ()).config(), seed=0), folder, torch.float32)
+    save_weights(new_model(CheckpointFiles(folder, ()).config(), seed=0), folder, torch.float32)
     return folder
 
 
 @pytest.fixture(scope="session")
 def processor(tiny_folder: Path) -> Processor:
-    source = Source(tiny_folder, ())
+    source = CheckpointFiles(tiny_folder, ())
     return Processor(source, source.config())
 
 
 @pytest.fixture
 def model(tiny_folder: Path) -> JanusModel:
-    return new_model(Source(tiny_folder, ()).config(), seed=0)
+    return new_model(CheckpointFiles(tiny_folder, ()).config(), seed=0)
 
 
 @pytest.fixture(scope="session")
 def sources(tiny_folder: Path, processor: Processor) -> dict[str, SampleSource]:
     """The world's samples, their codes from an untrained VQ tokenizer."""
-    vq = new_model(Source(tiny_folder, ()).config(), seed=0).gen_vision_model
+    vq = new_model(CheckpointFiles(tiny_folder, ()).config(), seed=0).gen_vision_model
 
     @torch.no_grad()
     def encode(pictures: np.ndarray) -> torch.Tensor:

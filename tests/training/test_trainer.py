@@ -18,7 +18,7 @@ from janus_core.processing import Processor
 from janus_core.training.samples import Mixture, Sample, Source
 from janus_core.training.stages import ADAPTORS, KINDS, MINI, PAPER, Stage
 from janus_core.training.trainer import Trainer, run_stage
-from janus_core.weights.names import PACKED
+from janus_core.weights.names import FUSED
 
 PARTS = ("vision_model", "aligner", "gen_vision_model", "gen_embed", "gen_aligner", "gen_head", "language_model")
 QUICK = {"batch": 8, "micro_batch": 4, "steps": 6, "warm_up": 2}
@@ -101,7 +101,7 @@ def test_a_state_is_written_under_the_names_that_files_have(model, processor, so
     state = torch.load(tmp_path / "stage2.pt", weights_only=True)
     names = list(state["weights"])
     assert names == list(state["averages"])
-    assert not any(layer in name for name in names for layer in PACKED)
+    assert not any(layer in name for name in names for layer in FUSED)
     for i, name in enumerate(names):
         assert state["optimizer"]["state"][i]["exp_avg"].shape == state["weights"][name].shape
 

@@ -21,12 +21,14 @@ def picture(value: float) -> torch.Tensor:
 def talk(turns: int) -> Conversation:
     conversation = Conversation()
     for i in range(turns):
-        conversation = conversation.ask(f"What is number {i}?", [picture(i / 10)]).told(f"It is {i}.")
+        conversation = conversation.ask(f"What is number {i}?", [picture(i / 10)]).with_answer(f"It is {i}.")
     return conversation
 
 
 def test_pictures_stand_before_the_message_they_come_with() -> None:
-    conversation = Conversation().ask("Hello", []).told("Yes?").ask("What are these?", [picture(0.0), picture(1.0)])
+    conversation = (
+        Conversation().ask("Hello", []).with_answer("Yes?").ask("What are these?", [picture(0.0), picture(1.0)])
+    )
     assert [turn["content"].count(IMAGE_TAG) for turn in conversation.turns] == [0, 0, 2]
     assert conversation.turns[2]["content"].endswith("What are these?")
     assert [float(p.mean()) for p in conversation.pictures] == [0.0, 1.0]
@@ -50,7 +52,7 @@ def test_a_turn_adds_to_a_conversation_without_changing_it() -> None:
 
 
 def test_dropping_turns_drops_their_pictures() -> None:
-    left = talk(3).without(2)
+    left = talk(3).without_oldest(2)
     assert [turn["content"].removeprefix(f"{IMAGE_TAG}\n") for turn in left.turns] == ["What is number 2?", "It is 2."]
     assert [round(float(p.mean()), 1) for p in left.pictures] == [0.2]
 
@@ -64,18 +66,18 @@ def test_the_length_is_what_the_model_reads(janus: janus_core.Janus) -> None:
 
 def test_too_long_a_conversation_says_which_turns_to_drop(janus: janus_core.Janus) -> None:
     asked = talk(5).ask("And now?", [])
-    need = [asked.without(i).tokens(janus) for i in range(6)]
+    need = [asked.without_oldest(i).tokens(janus) for i in range(6)]
     for oldest in (1, 3):
         room = janus.context - need[oldest]
         with pytest.raises(InputError, match=f"drop turns? 1.*set drop_turns to {oldest}") as caught:
             check_room(janus, asked, room)
         assert f"takes {need[0]} tokens" in str(caught.value)
-        check_room(janus, asked.without(oldest), room)
+        check_room(janus, asked.without_oldest(oldest), room)
     with pytest.raises(InputError, match="fewer words"):
         check_room(janus, asked, janus.context - need[5] + 1)
 
 
 def test_a_conversation_goes_on_after_an_answer_of_no_words(janus: janus_core.Janus) -> None:
-    conversation = Conversation().ask("Hello", []).told("").ask("What is two and two?", [])
+    conversation = Conversation().ask("Hello", []).with_answer("").ask("What is two and two?", [])
     assert janus.answer(list(conversation.turns), max_new_tokens=1) is not None
     assert conversation.tokens(janus) > Conversation().ask("What is two and two?", []).tokens(janus)

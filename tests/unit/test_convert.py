@@ -20,7 +20,7 @@ from janus_core.model.quantised import QUANTISED
 from janus_core.precision import FLOATS, NAMES
 from janus_core.weights.checkpoint import carried_texts, find
 from janus_core.weights.convert import convert
-from janus_core.weights.names import unpacked
+from janus_core.weights.names import split_fused
 
 DATA = Path(__file__).parents[1] / "data"
 TINY = DATA / "tiny_deepseek"
@@ -69,7 +69,7 @@ def test_a_round_trip_in_the_same_dtype_is_identical_to_the_bit(alone, tmp_path,
     second = convert(first, tmp_path / "again.safetensors", dtype)
     assert first.read_bytes() == second.read_bytes()
     assert find(second).dtype == dtype
-    loaded = unpacked(janus_core.load(first, dtype=dtype).model.state_dict())
+    loaded = split_fused(janus_core.load(first, dtype=dtype).model.state_dict())
     stored = load_file(first)
     assert loaded.keys() == stored.keys()
     for key, tensor in stored.items():

@@ -13,11 +13,11 @@ from janus_core import InputError
 from janus_core.__main__ import main
 from janus_core.bench.dtypes import answering_agreement, drawing_agreement
 from janus_core.model.quantised import QuantisedLinear, dequantise, quantise
-from janus_core.precision import NAMES, SMALL, Precision
+from janus_core.precision import EIGHT_BIT, NAMES, Precision
 from janus_core.weights.convert import convert
 
 TINY = Path(__file__).parents[1] / "data" / "tiny_deepseek"
-KINDS = pytest.mark.parametrize("kind", SMALL.values(), ids=SMALL)
+KINDS = pytest.mark.parametrize("kind", EIGHT_BIT.values(), ids=EIGHT_BIT)
 
 
 def drawn(*shape: int) -> torch.Tensor:
@@ -72,7 +72,7 @@ def test_a_long_sum_does_not_overflow_in_half(kind):
     torch.testing.assert_close(layer(x.half()).float(), expected, rtol=2e-3, atol=0)
 
 
-@pytest.mark.parametrize("dtype", SMALL)
+@pytest.mark.parametrize("dtype", EIGHT_BIT)
 def test_the_model_draws_as_one_with_the_rounded_weights_written_out(janus, tmp_path, dtype):
     folder = tmp_path / "rounded.safetensors"
     convert(TINY, folder, dtype)

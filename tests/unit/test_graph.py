@@ -93,11 +93,11 @@ def test_a_device_that_will_not_be_recorded_is_asked_once_and_draws_all_the_same
     def refuse(*_: object) -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(graph.Recorded, "possible", True)
+    monkeypatch.setattr(graph.GraphedStep, "possible", True)
     monkeypatch.setattr(graph, "_capture", refuse)
     monkeypatch.setattr(graph, "BUCKET", 8)
     step = graph.FixedCode(exact.model, drawing(exact, "a boat"), "cpu", None)
-    recorded = graph.Recorded(step, None)
+    recorded = graph.GraphedStep(step, None)
     recorded.recording = True
     for drawn in range(1, 36):
         recorded(step.start + drawn)
@@ -123,9 +123,9 @@ def test_a_graph_draws_what_the_same_steps_draw_without_it(
     for cfg_weight in (1.0, 5.0):
         captured.clear()
         drawn = janus.generate(prompt, 5, 3, cfg_weight).ids
-        assert captured and graph.Recorded.possible
+        assert captured and graph.GraphedStep.possible
         with monkeypatch.context() as without:
-            without.setattr(graph.Recorded, "possible", False)
+            without.setattr(graph.GraphedStep, "possible", False)
             assert torch.equal(janus.generate(prompt, 5, 3, cfg_weight).ids, drawn)
         # In bfloat16 another kernel rounds otherwise, and a picture goes its own way from there.
         if dtype != torch.bfloat16:
@@ -142,4 +142,4 @@ def test_a_graph_says_what_the_same_steps_say_without_it(temperature: float, cap
     captured.clear()
     janus.model.language_model.model.embed_tokens.cpu()  # as a host may keep it
     janus.answer("is it red?" * 20, temperature=temperature)
-    assert captured and graph.Recorded.possible
+    assert captured and graph.GraphedStep.possible

@@ -49,7 +49,7 @@ def test_jacobi_draws_the_same_codes_over_the_borders_of_buckets(
 def test_jacobi_as_graphs_draws_the_sequential_samplers_codes(captured: list) -> None:
     janus = janus_core.load(device="cuda", dtype=torch.float64)
     drawn = janus.generate("a boat", count=5, sampler="jacobi", window=5).ids
-    assert captured and graph.Recorded.possible
+    assert captured and graph.GraphedStep.possible
     janus.graphs = False
     for settings in ({}, {"sampler": "jacobi", "window": 5}):
         assert torch.equal(janus.generate("a boat", count=5, **settings).ids, drawn)

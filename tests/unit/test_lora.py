@@ -12,7 +12,7 @@ from janus_core import CheckpointError
 from janus_core.weights.lora import Target, lora_targets, read_lora
 
 LAYER = "language_model.model.layers.1.self_attn.q_proj"
-PACKED = "language_model.model.layers.1.self_attn.qkv_proj"
+FUSED = "language_model.model.layers.1.self_attn.qkv_proj"
 RANK = 4
 
 
@@ -38,7 +38,7 @@ def test_peft_names(janus: janus_core.Janus, path: Path, layer: str) -> None:
     saved = tensors(layer)
     save_file(saved, path)
     (found,) = read_lora(path, janus.model)
-    assert found.target == Target(f"{PACKED}.weight", (0, 64), (64, 64))
+    assert found.target == Target(f"{FUSED}.weight", (0, 64), (64, 64))
     assert torch.equal(found.up, saved[f"{layer}.lora_B.weight"])
     assert torch.equal(found.down, saved[f"{layer}.lora_A.weight"])
     assert found.scale == 1
@@ -49,7 +49,7 @@ def test_kohya_names_and_alpha(janus: janus_core.Janus, path: Path, prefix: str)
     layer = f"{prefix}layers_1_self_attn_q_proj"
     save_file(tensors(layer, up="lora_up", down="lora_down") | {f"{layer}.alpha": torch.tensor(2.0)}, path)
     (found,) = read_lora(path, janus.model)
-    assert found.target.key == f"{PACKED}.weight"
+    assert found.target.key == f"{FUSED}.weight"
     assert found.scale == 2 / RANK
 
 

@@ -14,7 +14,7 @@ from janus_core.mini.model import save_weights
 from janus_core.weights.checkpoint import find
 from janus_core.weights.convert import convert
 from janus_core.weights.loading import load_model
-from janus_core.weights.names import PACKED, places, unpacked
+from janus_core.weights.names import FUSED, split_fused, tensor_slices
 
 DATA = Path(__file__).parents[1] / "data"
 TINY = DATA / "tiny_deepseek"
@@ -24,18 +24,18 @@ LAYER = "language_model.model.layers.1."
 def test_each_part_of_a_packed_weight_is_the_files_tensor(janus):
     stored = load_file(TINY / "model.safetensors")
     state = janus.model.state_dict()
-    assert {key.rsplit(".", 2)[1] for key in state.keys() - stored.keys()} == set(PACKED)
-    apart = unpacked(state)
+    assert {key.rsplit(".", 2)[1] for key in state.keys() - stored.keys()} == set(FUSED)
+    apart = split_fused(state)
     assert all(torch.equal(tensor, stored[key].view_as(tensor)) for key, tensor in apart.items())
-    assert places(state)[LAYER + "self_attn.v_proj.weight"] == (LAYER + "self_attn.qkv_proj.weight", (128, 64))
-    assert places(state)[LAYER + "mlp.up_proj.weight"] == (LAYER + "mlp.gate_up_proj.weight", (176, 176))
+    assert tensor_slices(state)[LAYER + "self_attn.v_proj.weight"] == (LAYER + "self_attn.qkv_proj.weight", (128, 64))
+    assert tensor_slices(state)[LAYER + "mlp.up_proj.weight"] == (LAYER + "mlp.gate_up_proj.weight", (176, 176))
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(("name", "tolerance"), [("janus64", 1e-12), ("janus", 1e-5)])
 def test_packed_layers_compute_what_the_parts_would(request, name, tolerance):
     janus = request.getfixturevalue(name)
-    layer, apart = janus.model.language_model.model.layers[1], unpacked(janus.model.state_dict())
+    layer, apart = janus.model.language_model.model.layers[1], split_fused(janus.model.state_dict())
     x = torch.randn(2, 5, 64, generator=torch.Generator().manual_seed(0), dtype=janus.dtype)
     part = {p: F.linear(x, apart[f"{LAYER}{p}.weight"]) for p in (
         "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj"
@@ -52,7 +52,7 @@ def test_packed_layers_compute_what_the_parts_would(request, name, tolerance):
 def test_8_bit_layers_keep_the_scale_of_each_part(tmp_path, dtype, converted):
     stored = load_file(convert(TINY, tmp_path / "small.safetensors", dtype))
     model = load_model(find(tmp_path / "small.safetensors" if converted else TINY), dtype=dtype)
-    apart = unpacked(model.state_dict())
+    apart = split_fused(model.state_dict())
     assert apart.keys() == stored.keys()
     for key, tensor in apart.items():
         assert torch.equal(tensor.float(), stored[key].float().expand_as(tensor)), key
@@ -86,5 +86,5 @@ def test_what_training_writes_has_deepseeks_names_and_loads_again(tmp_path, fold
     save_weights(model, tmp_path, torch.float32)
     written = load_file(tmp_path / "model.safetensors")
     assert f"{LAYER}self_attn.q_proj.weight" in written
-    assert not any(layer in key for key in written for layer in PACKED)
-    assert all(torch.equal(written[key], tensor) for key, tensor in unpacked(model.state_dict()).items())
+    assert not any(layer in key for key in written for layer in FUSED)
+    assert all(torch.equal(written[key], tensor) for key, tensor in split_fused(model.state_dict()).items())
