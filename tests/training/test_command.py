@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from digest import digest
 from PIL import Image
+from weights_digest import digest
 
 import janus_core
 from janus_core.errors import InputError
