@@ -13,6 +13,7 @@ def exact() -> janus_core.Janus:
     return janus_core.load(dtype=torch.float64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [3, 8])
 def test_jacobi_draws_the_sequential_samplers_codes_for_200_seeds(exact: janus_core.Janus, window: int) -> None:
     passes = []
