@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .errors import InputError
 from .generation import image, text
@@ -19,9 +19,10 @@ from .generation.jacobi import draw_codes_jacobi
 from .generation.recorder import draw_codes_graphed, graphable, words_graphed
 from .generation.sampling import Sampling
 from .model.janus import JanusModel
-from .model.quantised import QuantisedLinear
+from .model.quantised import DEFAULT_LAYERS, Layers
+from .pictures import check_images
 from .precision import Precision
-from .processing import Processor, Turn, check_images
+from .processing import Processor, Turn
 from .tokens import ImageTokens, fingerprint
 from .weights.checkpoint import find
 from .weights.loading import load_model
@@ -39,9 +40,9 @@ def load(
     checkpoint: str | Path = DEFAULT_CHECKPOINT,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | str = torch.float32,
-    operations: Any = nn,
+    *,
     compute: torch.dtype | None = None,
-    quantised_layer: type[QuantisedLinear] = QuantisedLinear,
+    layers: Layers = DEFAULT_LAYERS,
 ) -> Janus:
     """Load a Janus or Janus-Pro checkpoint of either dialect.
 
@@ -49,7 +50,7 @@ def load(
     Weights are cast to `dtype`, a floating-point type or "bf16", "fp16", "fp32", "fp8_e4m3fn", "int8"; the VQ tokenizer
     stays float32 under float16, where its activations overflow. The 8-bit types hold the transformer's and SigLIP's
     Linear layers; the rest, and the arithmetic, is in `compute`, bfloat16 by default.
-    `operations` is the namespace layers are built from, `quantised_layer` the class of those with 8 bits.
+    `layers` are the classes the model is built from.
     Raises CheckpointError when the model would not be whole, InputError for a dtype that cannot be.
     """
     precision = Precision.of(dtype, compute)
@@ -57,7 +58,7 @@ def load(
     source = find(checkpoint)
     config = source.config()
     processor = Processor(source, config)
-    model = load_model(source, device, precision, operations, quantised_layer, config)
+    model = load_model(source, device, precision, layers=layers, config=config)
     return Janus(model, processor, torch.device(device), precision.compute)
 
 

@@ -1,4 +1,4 @@
-"""The LLaMA decoder that both reads and draws. q, k, v are one layer, and gate, up: see packing.py."""
+"""The LLaMA decoder that both reads and draws. Layers that share an input are fused: q, k, v and gate, up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from ..config import LlamaConfig
 
 
 class KVCache(Protocol):
-    """What a layer needs of a cache: `length` tokens are held; `attend` adds a layer's and looks at all of them."""
+    """What a layer needs of a KV cache, which holds `length` tokens.
+
+    `attend` stores a layer's new keys and values and returns the attention over all tokens so far.
+    """
 
     length: int
 

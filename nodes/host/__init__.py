@@ -36,7 +36,7 @@ from ...janus_core.memory import (
     drawing_bytes,
     fitting_precision,
 )
-from ...janus_core.model.quantised import needs_no_cast
+from ...janus_core.model.quantised import Layers, needs_no_cast
 from ...janus_core.precision import EIGHT_BIT, NAMES, Precision
 from ...janus_core.weights.checkpoint import find
 from ...janus_core.weights.lora import LoraLayer, read_lora
@@ -233,7 +233,8 @@ def load_janus(checkpoint: str | Path, choice: str = "auto") -> HostedJanus:
     if hosted is None:
         offload_device = comfy.model_management.unet_offload_device()
         dtype = precision.eight_bit or precision.compute
-        janus = load(checkpoint, offload_device, dtype, Operations, precision.compute, QuantisedHostedLinear)
+        layers = Layers(Operations, QuantisedHostedLinear)
+        janus = load(checkpoint, offload_device, dtype, compute=precision.compute, layers=layers)
         janus.device = device
         hosted = _loaded[stamps, precision] = HostedJanus(janus, precision, device, offload_device)
     return hosted

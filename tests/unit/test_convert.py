@@ -33,7 +33,7 @@ def alone(tmp_path) -> Callable[..., Path]:
     def write(checkpoint: Path = TINY, dtype: str = "fp32") -> Path:
         folder = tmp_path / "alone"
         folder.mkdir()
-        return convert(checkpoint, folder / f"{dtype}.safetensors", dtype)
+        return convert(checkpoint, folder / f"{dtype}.safetensors", dtype=dtype)
 
     return write
 
@@ -66,7 +66,7 @@ def test_the_file_alone_draws_and_answers_as_the_folder_did(alone, checkpoint, p
 @pytest.mark.parametrize("dtype", NAMES)
 def test_a_round_trip_in_the_same_dtype_is_identical_to_the_bit(alone, tmp_path, dtype):
     first = alone(dtype=dtype)
-    second = convert(first, tmp_path / "again.safetensors", dtype)
+    second = convert(first, tmp_path / "again.safetensors", dtype=dtype)
     assert first.read_bytes() == second.read_bytes()
     assert find(second).dtype == dtype
     loaded = split_fused(janus_core.load(first, dtype=dtype).model.state_dict())
@@ -176,7 +176,7 @@ def test_a_scale_of_another_shape_is_named(alone):
 def test_what_must_not_be_written_is_refused_and_nothing_is_left(tmp_path, name, dtype, match):
     (tmp_path / "there.safetensors").write_bytes(b"mine")
     with pytest.raises(InputError, match=match):
-        convert(TINY, tmp_path / name, dtype)
+        convert(TINY, tmp_path / name, dtype=dtype)
     assert [entry.read_bytes() for entry in tmp_path.iterdir()] == [b"mine"]
 
 
@@ -224,7 +224,7 @@ def test_the_command_line_converts_and_draws_from_the_file(tmp_path, capsys):
 @pytest.mark.parametrize(("dtype", "rows"), [("int8", False), ("fp8_e4m3fn", True)])
 def test_scales_in_another_layout_than_ours_are_kept(tmp_path, dtype, rows):
     """One scale for a whole int8 weight, or one for each row in fp8."""
-    path = convert(TINY, tmp_path / "ours.safetensors", dtype)
+    path = convert(TINY, tmp_path / "ours.safetensors", dtype=dtype)
     with safe_open(path, framework="pt") as file:
         texts = file.metadata()
     state = load_file(path)
@@ -233,7 +233,7 @@ def test_scales_in_another_layout_than_ours_are_kept(tmp_path, dtype, rows):
         state[key] = torch.linspace(0.01, 0.02, height)[:, None] if rows else torch.tensor(0.01)
     theirs = tmp_path / "theirs.safetensors"
     save_file(state, theirs, texts)
-    again = load_file(convert(theirs, tmp_path / "again.safetensors", dtype))
+    again = load_file(convert(theirs, tmp_path / "again.safetensors", dtype=dtype))
     assert again.keys() == state.keys()
     assert all(torch.equal(bits(again[key]), bits(state[key])) for key in state)
     ours, expected = janus_core.load(tmp_path / "again.safetensors", dtype=dtype), janus_core.load(theirs, dtype=dtype)

@@ -10,9 +10,8 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 import janus_core
-from janus_core.mini.model import save_weights
 from janus_core.weights.checkpoint import find
-from janus_core.weights.convert import convert
+from janus_core.weights.convert import convert, save_weights
 from janus_core.weights.loading import load_model
 from janus_core.weights.names import FUSED, split_fused, tensor_slices
 
@@ -50,7 +49,7 @@ def test_packed_layers_compute_what_the_parts_would(request, name, tolerance):
 @pytest.mark.parametrize("dtype", ["int8", "fp8_e4m3fn"])
 @pytest.mark.parametrize("converted", [True, False], ids=["file of 8 bits", "file of floats"])
 def test_8_bit_layers_keep_the_scale_of_each_part(tmp_path, dtype, converted):
-    stored = load_file(convert(TINY, tmp_path / "small.safetensors", dtype))
+    stored = load_file(convert(TINY, tmp_path / "small.safetensors", dtype=dtype))
     model = load_model(find(tmp_path / "small.safetensors" if converted else TINY), dtype=dtype)
     apart = split_fused(model.state_dict())
     assert apart.keys() == stored.keys()
@@ -62,7 +61,7 @@ def test_8_bit_layers_keep_the_scale_of_each_part(tmp_path, dtype, converted):
 
 @pytest.mark.parametrize("dtype", ["bf16", "int8"])
 def test_a_converted_file_is_used_as_it_lies_its_packed_layers_too(tmp_path, dtype):
-    path = convert(TINY, tmp_path / "whole.safetensors", dtype)
+    path = convert(TINY, tmp_path / "whole.safetensors", dtype=dtype)
     tensors = load_model(find(path), dtype=dtype).language_model.model.layers.state_dict().values()
     assert {tensor.untyped_storage().data_ptr() for tensor in tensors} == {
         next(iter(tensors)).untyped_storage().data_ptr()
@@ -71,7 +70,7 @@ def test_a_converted_file_is_used_as_it_lies_its_packed_layers_too(tmp_path, dty
 
 
 def test_a_file_whose_tensors_lie_at_odd_addresses_loads(tmp_path):
-    path = convert(TINY, tmp_path / "even.safetensors", "fp32")
+    path = convert(TINY, tmp_path / "even.safetensors", dtype="fp32")
     content = path.read_bytes()
     size = int.from_bytes(content[:8], "little")
     odd = tmp_path / "odd.safetensors"
