@@ -283,21 +283,10 @@ def _from_transformers(raw: dict[str, Any]) -> JanusConfig:
 
 def _check(config: JanusConfig, source: str) -> None:
     vision, vq, llama = config.vision, config.vq, config.llama
-    sizes = {
-        "hidden_size": llama.hidden_size,
-        "intermediate_size": llama.intermediate_size,
-        "num_attention_heads": llama.num_attention_heads,
-        "vocab_size": llama.vocab_size,
-        "vision width": vision.width,
-        "vision heads": vision.heads,
-        "image_size": vision.image_size,
-        "patch_size": vision.patch_size,
-        "ch": vq.ch,
-        "length of ch_mult": len(vq.ch_mult),
-    }
-    for name, size in sizes.items():
-        if size < 1:
-            raise CheckpointError(f"{source} is not a Janus config: its {name} is {size}, where at least 1 is needed.")
+    for part in (vision, vq, llama):
+        for name, value in vars(part).items():
+            if value == () or (isinstance(value, int) and value < 1):
+                raise CheckpointError(f"{source} is not a Janus config: {name} is {value}, where at least 1 is needed.")
     for what, whole, part in (
         ("hidden_size by num_attention_heads", llama.hidden_size, llama.num_attention_heads),
         ("head size by 2", llama.head_dim, 2),  # RoPE rotates pairs

@@ -18,7 +18,7 @@ from janus_core import CheckpointError, InputError
 from janus_core.__main__ import main
 from janus_core.model.quantised import QUANTISED
 from janus_core.precision import FLOATS, NAMES
-from janus_core.weights.checkpoint import carried_texts, find
+from janus_core.weights.checkpoint import find, metadata_texts
 from janus_core.weights.convert import convert
 from janus_core.weights.names import split_fused
 
@@ -144,10 +144,10 @@ def test_what_it_carries_is_checked_as_files_are(alone, how, match):
 
 def test_only_a_self_contained_file_carries_texts(alone, tmp_path):
     path = alone()
-    assert carried_texts(path).keys() >= {"config.json", "tokenizer.json", "special_tokens_map.json"}
-    assert carried_texts(TINY / "model.safetensors") is None
+    assert metadata_texts(path).keys() >= {"config.json", "tokenizer.json", "special_tokens_map.json"}
+    assert metadata_texts(TINY / "model.safetensors") is None
     (tmp_path / "a.bin").write_bytes(b"")
-    assert carried_texts(tmp_path / "a.bin") is None
+    assert metadata_texts(tmp_path / "a.bin") is None
 
 
 def test_a_scale_of_another_shape_is_named(alone):
