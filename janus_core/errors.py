@@ -6,7 +6,7 @@ class CheckpointError(ValueError):
 
 
 class InputError(ValueError):
-    """A prompt, picture, token set or setting lies outside what the model can take."""
+    """A prompt, picture, token set or setting is outside what the model can take."""
 
 
 def first_few(names: list[str]) -> str:

@@ -80,7 +80,7 @@ def _refuse_overwriting(path: Path) -> None:
 
 
 def _texts(files: CheckpointFiles, dtype: str) -> dict[str, str]:
-    """The file's metadata. A name that says Janus-1.3B is preferred: only it tells which role names to use."""
+    """The file's metadata. `name` is one that says Janus-1.3B if any does: the role names depend on it."""
     texts = {name: text for name in TEXT_FILES if (text := files.read(name)) is not None}
     name = max(files.names, key=lambda name: "1.3b" in name.lower())
     return {"format": "pt", "name": name, "dtype": dtype} | texts
@@ -106,7 +106,7 @@ def _header(tensors: dict[str, Tensor], texts: dict[str, str]) -> tuple[bytes, d
     text += b" " * (-len(text) % 8)
     # 3. Readers of the format refuse a longer header.
     if len(text) > 100_000_000:
-        raise CheckpointError("The config and tokenizer are too large to travel inside a safetensors file.")
+        raise CheckpointError("The config and tokenizer are too large for the header of a safetensors file.")
     return len(text).to_bytes(8, "little") + text, offsets, 8 + len(text) + end
 
 

@@ -31,7 +31,7 @@ def fetch(model: Published, folder: Path, *, progress: Callable[[int, int, None]
     times a second, in bytes, and may raise to stop: then nothing more is written, though the connection may stay open
     for up to 10 MB more. What has arrived stays in a hidden folder beside the model's, where the next call resumes. The
     model's own folder gets all of its files or none.
-    Raises CheckpointError when the hub cannot be reached or refuses, a file comes damaged, or the disk is too small.
+    Raises CheckpointError when the hub cannot be reached or refuses, a file arrives damaged, or the disk is too small.
     """
     download = _Download(model, folder)
     thread = Thread(target=download.run, daemon=True)  # so that a silent network cannot hold the caller
@@ -191,7 +191,7 @@ class _Download:
         elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
             text = f"The disk of {self.target.parent} is full: make room and run again to resume"
         elif "HF_HUB_ENABLE_HF_TRANSFER" in str(error):  # huggingface_hub before 1.0, which cannot stop or resume it
-            text = f"{self.model.name} cannot come through hf_transfer: unset HF_HUB_ENABLE_HF_TRANSFER and start again"
+            text = f"{self.model.name} cannot be downloaded through hf_transfer: unset HF_HUB_ENABLE_HF_TRANSFER and start again"
         else:
             why = next(iter(str(error).splitlines()), type(error).__name__).partition(". ")[0].rstrip(".")
             text = (

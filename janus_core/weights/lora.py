@@ -76,8 +76,9 @@ def lora_targets(model: nn.Module) -> dict[str, Target]:
 
 
 def read_lora(path: Path, model: nn.Module) -> list[LoraLayer]:
-    """Read a LoRA for `model`. Alpha comes from its tensors, else from PEFT's adapter_config.json beside it, else is the rank.
+    """Read a LoRA for `model`.
 
+    Alpha is taken from the file's tensors, else from PEFT's adapter_config.json beside it, else it is the rank.
     Raises CheckpointError for a damaged file, for a layer that `model` lacks or has in another size, and for a file
     that holds anything but plain LoRA layers.
     """

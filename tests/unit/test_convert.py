@@ -93,7 +93,7 @@ def test_the_tensors_are_those_of_the_source_cast_and_the_unused_are_dropped(alo
 
 
 @pytest.mark.parametrize("dtype", ["int8", "fp8_e4m3fn"])
-def test_only_the_big_linear_layers_are_small(alone, dtype):
+def test_only_the_big_linear_layers_have_8_bits(alone, dtype):
     written = load_file(alone(dtype=dtype))
     small = {key for key, tensor in written.items() if tensor.itemsize == 1}
     assert small == {key for key in written if QUANTISED.match(key) and key.endswith("weight") and "norm" not in key}
@@ -105,8 +105,8 @@ def test_only_the_big_linear_layers_are_small(alone, dtype):
     )
 
 
-def test_the_model_it_was_trained_as_travels_along(copy, tmp_path):
-    """Janus-1.3B's plain roles are told by its folder's name, which a lone file has lost."""
+def test_the_models_name_is_kept_for_its_role_names(copy, tmp_path):
+    """Only the folder's name says that a model is Janus-1.3B, with plain roles; a single file has to carry it."""
     folder = copy("Janus-1.3B")
     path = convert(folder, tmp_path / "any.safetensors")
     again = convert(path, tmp_path / "other.safetensors")
@@ -180,7 +180,7 @@ def test_what_must_not_be_written_is_refused_and_nothing_is_left(tmp_path, name,
     assert [entry.read_bytes() for entry in tmp_path.iterdir()] == [b"mine"]
 
 
-def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 99, 1))
     with pytest.raises(InputError, match="0.0 GB free, and the file takes"):
         convert(TINY, tmp_path / "new.safetensors")
