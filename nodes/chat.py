@@ -8,9 +8,10 @@ import torch
 from comfy_api.latest import io
 
 from ..janus_core.conversation import Conversation
+from ..janus_core.pictures import over_white
 from ..janus_core.processing import IMAGE_TAG
 from . import host
-from .describe import over_white, streaming
+from .describe import streaming
 from .load import JanusType
 
 HistoryType = io.Custom("JANUS_HISTORY")

@@ -9,6 +9,7 @@ import torch
 from comfy_api.latest import io
 
 from ..janus_core import Janus
+from ..janus_core.pictures import over_white
 from . import host
 from .load import JanusType
 
@@ -113,11 +114,3 @@ def streaming(core: Janus, node: str, report: host.Progress, shown: Callable[[st
         host.show(node, shown(core.processor.decode(ids[0])))
 
     return stream
-
-
-def over_white(images: torch.Tensor) -> torch.Tensor:
-    """Pictures [N, H, W, 4] -> [N, H, W, 3], laid over white; others as they are."""
-    if images.shape[-1] != 4:
-        return images
-    alpha = images[..., 3:]
-    return images[..., :3] * alpha + (1 - alpha)

@@ -10,8 +10,9 @@ from pathlib import Path
 from comfy_api.latest import io
 
 from ..janus_core import DEFAULT_CHECKPOINT, CheckpointError
-from ..janus_core.weights.checkpoint import WEIGHT_FILES, WEIGHT_SUFFIXES, carried_texts, find
-from ..janus_core.weights.download import PUBLISHED, Published, fetch
+from ..janus_core.published import PUBLISHED, Published
+from ..janus_core.weights.checkpoint import WEIGHT_FILES, WEIGHT_SUFFIXES, find, metadata_texts
+from ..janus_core.weights.download import fetch
 from . import host
 
 JanusType = io.Custom("JANUS")
@@ -49,7 +50,7 @@ def _self_contained(folder: Path, files: list[str]) -> list[Path]:
 @lru_cache(maxsize=256)
 def _carries_config(path: Path, changed: int) -> bool:
     try:
-        return carried_texts(path) is not None
+        return metadata_texts(path) is not None
     except CheckpointError:
         return False
 
@@ -130,5 +131,5 @@ class JanusLoader(io.ComfyNode):
     @classmethod
     def execute(cls, checkpoint: str, dtype: str) -> io.NodeOutput:
         if model := downloads().get(checkpoint):
-            fetch(model, host.model_folder(), host.progress())
+            fetch(model, host.model_folder(), progress=host.progress())
         return io.NodeOutput(host.load_janus(resolve(checkpoint), dtype))

@@ -83,5 +83,5 @@ class JanusSave(io.ComfyNode):
 
     @classmethod
     def execute(cls, checkpoint: str, dtype: str, filename: str) -> io.NodeOutput:
-        path = convert(resolve(checkpoint), place_of(filename), dtype, host.progress())
+        path = convert(resolve(checkpoint), place_of(filename), dtype=dtype, progress=host.progress())
         return io.NodeOutput(ui={"text": [str(path)]})

@@ -32,6 +32,7 @@ from ...janus_core.memory import (
     fitting_precision,
 )
 from ...janus_core.model.cpu_ops import multiplies_bfloat16
+from ...janus_core.model.quantised import Layers
 from ...janus_core.precision import EIGHT_BIT, NAMES, Precision
 from ...janus_core.weights.checkpoint import find
 from ...janus_core.weights.lora import LoraLayer, read_lora
@@ -212,9 +213,8 @@ def load_janus(checkpoint: str | Path, choice: str = "auto") -> HostedJanus:
             checkpoint,
             offload_device,
             dtype,
-            compute=precision.compute if precision.eight_bit else None,
-            operations=Operations,
-            quantised_layer=QuantisedHostedLinear,
+            compute=precision.compute,
+            layers=Layers(Operations, QuantisedHostedLinear),
             execution=Execution(device, graphs=graphs, unpatched=is_unpatched),
         )
         hosted = _loaded[stamps, precision] = HostedJanus(janus, device, offload_device)

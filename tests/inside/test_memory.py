@@ -22,7 +22,7 @@ PICTURES = torch.rand(2, 96, 96, 3, generator=torch.Generator().manual_seed(0))
 
 def fresh(host: Any, dtype: str = "fp32") -> Any:
     """The tiny Janus behind patchers, shared with no other test."""
-    janus = host.load(TINY, CPU, dtype, host.Operations, quantised_layer=host.QuantisedHostedLinear)
+    janus = host.load(TINY, CPU, dtype, layers=host.Layers(host.Operations, host.QuantisedHostedLinear))
     return host.HostedJanus(janus, host.Precision.of(dtype), CPU, CPU)
 
 
@@ -93,8 +93,8 @@ def test_unloading_while_nothing_runs_leaves_no_trace(host: Any) -> None:
 def middling(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of random weights, large enough that what grows with the model outweighs what does not."""
     from janus_core.config import JanusConfig
-    from janus_core.mini.model import save_weights
     from janus_core.model.janus import JanusModel
+    from janus_core.weights.convert import save_weights
 
     folder = tmp_path_factory.mktemp("models") / "middling"
     shutil.copytree(TINY, folder, ignore=shutil.ignore_patterns("*.safetensors"))
