@@ -1,69 +1,27 @@
-"""What is measured: three ways to draw and answer with the very same weights."""
+"""Other implementations over the same weights as ours: the original's loop, and transformers' Janus."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig, JanusConfig, JanusForConditionalGeneration
 
-from ..generation.cpu_kernels import prepacked
-from ..generation.image import Drawing, draw_codes, unconditional
-from ..generation.recorder import draw_codes_graphed, graphable, words_graphed
-from ..generation.sampling import Sampling
-from ..generation.text import answer_ids, embed_prompts, words
-from ..model.janus import JanusModel
-from ..weights.names import split_fused, transformers_keys
+from janus_core.bench.engine import SPECIAL
+from janus_core.generation.image import unconditional
+from janus_core.generation.text import embed_prompts
+from janus_core.model.janus import JanusModel
+from janus_core.weights.names import split_fused, transformers_keys
 
 CFG_WEIGHT = 5.0
 Token = Callable[[], None]
-SPECIAL = {"bos": 0, "eos": 1, "pad": 2, "begin_of_image": 3}
-
-
-class Engine(Protocol):
-    """One implementation. `prompt` is a list of ids that ends with begin_of_image; nothing is said of what comes out.
-
-    `ready` is what it does once for a whole picture, however many its steps; `draw` belongs inside it. `token` is
-    called each time that the model has said what comes next.
-    """
-
-    name: str
-
-    def ready(self, count: int) -> AbstractContextManager[None]: ...
-
-    def draw(self, prompt: list[int], steps: int, count: int, token: Token) -> Tensor: ...
-
-    def answer(self, prompt: list[int], image_id: int, pixels: Tensor, count: int, token: Token) -> None: ...
-
-
-class Ours:
-    def __init__(self, model: JanusModel, device: torch.device, name: str = "ours", kernels: Any = None):
-        self.model, self.device, self.name, self.kernels = model, device, name, kernels
-        self.graphed = graphable([model.gen_embed, model.gen_head, model.language_model], lambda layer: True)
-
-    def ready(self, count: int) -> AbstractContextManager[None]:
-        return prepacked(self.model.decoding_parts, 2 * count, self.device)
-
-    def draw(self, prompt: list[int], steps: int, count: int, token: Token) -> Tensor:
-        draw = partial(draw_codes_graphed, kernels=self.kernels) if self.graphed else draw_codes
-        return draw(self.model, Drawing(prompt, SPECIAL["pad"], steps, count), self.device, lambda *_: token())
-
-    @torch.no_grad()
-    def answer(self, prompt: list[int], image_id: int, pixels: Tensor, count: int, token: Token) -> None:
-        features = self.model.embed_images(pixels)
-        start = embed_prompts(self.model, [prompt], image_id, SPECIAL["pad"], features, self.device)
-        drawn = words_graphed if self.graphed else words
-        with prepacked([self.model.language_model], 1, self.device):
-            answer_ids(self.model, *start, -1, count, 0, Sampling(0.0), lambda *_: token(), drawn)
 
 
 def transformers_twin(model: JanusModel) -> Any:
-    """transformers' JanusForConditionalGeneration over the very tensors of `model`, no copy made."""
-    from transformers import GenerationConfig, JanusConfig, JanusForConditionalGeneration
-
+    """transformers' JanusForConditionalGeneration over the tensors of `model`, without a copy."""
     vision, vq, llama = model.config.vision, model.config.vq, model.config.llama
     config = JanusConfig(
         text_config={
@@ -99,11 +57,12 @@ def transformers_twin(model: JanusModel) -> Any:
             "image_token_embed_dim": llama.hidden_size,
             "num_hidden_layers": model.config.gen_aligner_depth,
         },
+        image_token_id=SPECIAL["image"],
         tie_word_embeddings=False,
     )
     with torch.device("meta"):
         twin = JanusForConditionalGeneration(config)
-        head, width = twin.model.generation_head, model.config.gen_head_width  # transformers knows only one width
+        head, width = twin.model.generation_head, model.config.gen_head_width  # its config has one width for both
         head.proj_out = torch.nn.Linear(llama.hidden_size, width)
         head.vision_head = torch.nn.Linear(width, vq.codebook_size)
     state: dict[str, Tensor] = {}
@@ -127,8 +86,12 @@ def transformers_twin(model: JanusModel) -> Any:
     return twin.eval()
 
 
+def open_transformers(path: Path, dtype: torch.dtype) -> torch.nn.Module:
+    return JanusForConditionalGeneration.from_pretrained(path, dtype=dtype)
+
+
 def _fill_buffers(twin: Any, device: torch.device) -> None:
-    """Buffers are not in a checkpoint: rebuild what was made on the meta device."""
+    """Buffers are not in a checkpoint: compute those that are on the meta device."""
     for module in twin.modules():
         if hasattr(module, "inv_freq"):
             fresh = type(module)(module.config)
@@ -147,11 +110,8 @@ class Transformers:
     def __init__(self, twin: Any, device: torch.device):
         self.twin, self.device = twin, device
 
-    def ready(self, count: int) -> AbstractContextManager[None]:
-        return nullcontext()
-
     @torch.no_grad()
-    def draw(self, prompt: list[int], steps: int, count: int, token: Token) -> Tensor:
+    def draw(self, prompt: list[int], *, steps: int, count: int, token: Token) -> Tensor:
         ids = torch.tensor([prompt], device=self.device)
         tokens = self.twin.model.vision_model.config
         whole, tokens.num_image_tokens = tokens.num_image_tokens, steps
@@ -169,9 +129,8 @@ class Transformers:
             hook.remove()
 
     @torch.no_grad()
-    def answer(self, prompt: list[int], image_id: int, pixels: Tensor, count: int, token: Token) -> None:
+    def answer(self, prompt: list[int], pixels: Tensor, *, count: int, token: Token) -> None:
         ids = torch.tensor([prompt], device=self.device)
-        self.twin.config.image_token_id = self.twin.model.config.image_token_id = image_id
         hook = self.twin.lm_head.register_forward_hook(lambda *_: token())
         self.twin.generate(
             ids,
@@ -193,11 +152,8 @@ class Original:
     def __init__(self, model: JanusModel, twin: Any, device: torch.device):
         self.model, self.llama, self.device = model, twin.model.language_model, device
 
-    def ready(self, count: int) -> AbstractContextManager[None]:
-        return nullcontext()
-
     @torch.no_grad()
-    def draw(self, prompt: list[int], steps: int, count: int, token: Token) -> Tensor:
+    def draw(self, prompt: list[int], *, steps: int, count: int, token: Token) -> Tensor:
         rows = torch.tensor([prompt, unconditional(prompt, SPECIAL["pad"])] * count, device=self.device)
         embeds = self.model.embed_text(rows)
         drawn = torch.zeros(count, steps, dtype=torch.long, device=self.device)
@@ -214,9 +170,9 @@ class Original:
         return drawn
 
     @torch.no_grad()
-    def answer(self, prompt: list[int], image_id: int, pixels: Tensor, count: int, token: Token) -> None:
+    def answer(self, prompt: list[int], pixels: Tensor, *, count: int, token: Token) -> None:
         features = self.model.embed_images(pixels)
-        embeds, _ = embed_prompts(self.model, [prompt], image_id, SPECIAL["pad"], features, self.device)
+        embeds, _ = embed_prompts(self.model, [prompt], SPECIAL["image"], SPECIAL["pad"], features, self.device)
         past = None
         for _ in range(count):
             out = self.llama(inputs_embeds=embeds, use_cache=True, past_key_values=past)
