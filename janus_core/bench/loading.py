@@ -35,10 +35,10 @@ def process_memory(field: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
-def in_fresh_process(function: Callable[..., Result], *arguments: object) -> Result:
+def in_fresh_process(function: Callable[..., Result], *arguments: object, **named: object) -> Result:
     """Call a module's function in a new process, whose memory is its own, and return its result."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
+        return pool.submit(function, *arguments, **named).result()
 
 
 def read_every_page(weights: Iterable[Tensor]) -> None:
@@ -78,7 +78,7 @@ def loading(write: Callable[[Path], None], dtype: str, others: Mapping[str, Open
         folder.mkdir()
         write(folder)
         add_tokenizer(folder)
-        converted = convert(folder, Path(name, "converted.safetensors"), dtype)
+        converted = convert(folder, Path(name, "converted.safetensors"), dtype=dtype)
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 1e9
         theirs = {name: _best(open_model, folder, dtype, rounds) for name, open_model in others.items()}
         for what, path in (("load", folder), ("load a converted file", converted)):

@@ -143,7 +143,7 @@ def compare(folder: Path, dtype: str, rounds: int) -> list[list[str]]:
     """Load one dtype from each source in turn; a line of the table for each source."""
     converted = folder / "converted" / f"{dtype}.safetensors"
     converted.parent.mkdir(exist_ok=True)
-    in_fresh_process(convert, folder, converted, dtype)
+    in_fresh_process(convert, folder, converted, dtype=dtype)
     sources = {"two .bin": (folder, dtype), "one file": (converted, dtype)}
     if dtype == "bf16":
         sources = {f"two .bin, {PLAIN}": (folder, PLAIN)} | sources
