@@ -110,7 +110,12 @@ class JanusChat(io.ComfyNode):
 
         report = streaming(core, cls.hidden.unique_id, host.progress(), shown)
         answer = core.answer(
-            list(conversation.turns), list(conversation.pictures), max_tokens, temperature, seed, report
+            list(conversation.turns),
+            list(conversation.pictures),
+            max_new_tokens=max_tokens,
+            temperature=temperature,
+            seed=seed,
+            progress=report,
         )
         return io.NodeOutput(answer, conversation.with_answer(answer), ui=shown(answer))
 

@@ -89,7 +89,15 @@ class JanusDescribeImage(io.ComfyNode):
         answers: list[str] = []
         for i, picture in enumerate(over_white(image)):
             report = streaming(core, cls.hidden.unique_id, host.progress(i, len(image)), partial(_after, answers))
-            answers.append(core.answer(question, [picture], max_tokens, temperature, (seed + i) % 2**64, report))
+            answer = core.answer(
+                question,
+                [picture],
+                max_new_tokens=max_tokens,
+                temperature=temperature,
+                seed=(seed + i) % 2**64,
+                progress=report,
+            )
+            answers.append(answer)
         return io.NodeOutput(answers, ui={"text": answers})
 
 

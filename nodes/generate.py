@@ -126,10 +126,21 @@ class JanusTextToImage(io.ComfyNode):
     ) -> io.NodeOutput:
         preview = preview_of(janus)
         looking = preview is not None and preview.whole
-        ready = janus.to_draw(prompt, batch_size, cfg, 1 if sampler == SAMPLERS[0] else window, looking)
+        ready = janus.to_draw(prompt, batch_size, cfg, sampler, window, looking)
         progress = host.progress(preview=preview)
-        tokens = ready.generate(prompt, batch_size, seed, cfg, temperature, top_k, top_p, progress, sampler, window)
-        pictures = host.to_image(janus.to_decode(tokens).decode(tokens, host.heed_interrupts))
+        tokens = ready.generate(
+            prompt,
+            batch_size,
+            seed=seed,
+            cfg_weight=cfg,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            progress=progress,
+            sampler=sampler,
+            window=window,
+        )
+        pictures = host.to_image(janus.to_decode(tokens).decode(tokens, progress=host.heed_interrupts))
         if preview:
             host.show_frame(preview.sheet(pictures))
         return io.NodeOutput(pictures, tokens, ui={"janus_pictures": thumbnails(pictures, seed)})

@@ -27,7 +27,7 @@ def preview_of(janus: host.HostedJanus) -> Preview | None:
     method = host.preview_method()
     if method == "none":
         return None
-    core = janus.to_look()
+    core = janus.to_decode()
     if core.codebook not in _colours:
         _colours[core.codebook] = code_colours(core)
     return Preview(core, _colours[core.codebook], whole=method == "taesd")

@@ -29,4 +29,4 @@ class JanusVQDecode(io.ComfyNode):
 
     @classmethod
     def execute(cls, janus: host.HostedJanus, tokens: ImageTokens) -> io.NodeOutput:
-        return io.NodeOutput(host.to_image(janus.to_decode(tokens).decode(tokens, host.heed_interrupts)))
+        return io.NodeOutput(host.to_image(janus.to_decode(tokens).decode(tokens, progress=host.heed_interrupts)))

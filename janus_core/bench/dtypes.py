@@ -13,7 +13,7 @@ from torch import Tensor
 from .. import memory
 from ..config import JanusConfig
 from ..generation import text
-from ..generation.cpu_kernels import prepacked
+from ..generation.cpu_kernels import fast_layers
 from ..generation.image import Drawing, picture_logits
 from ..generation.sampling import Sampling, draw_tokens, seed_keys
 from ..pipeline import DEFAULT_CHECKPOINT, Janus, load
@@ -49,7 +49,8 @@ def drawing_agreement(
 ) -> Agreement:
     """Over each next code of pictures [count, T] that `reference` drew with seeds 0, 1, ..."""
     ids = reference.processor.drawing_prompt(prompt)
-    prefixes = Drawing(ids, reference.processor.pad, codes.shape[1], cfg_weight=cfg_weight).prefixes
+    pad, steps = reference.processor.pad, codes.shape[1]
+    prefixes = Drawing(prompt=ids, pad=pad, steps=steps, cfg_weight=cfg_weight).prefixes
 
     def logits(janus: Janus) -> Tensor:
         ids = torch.tensor(prefixes, device=janus.device).repeat_interleave(len(codes), dim=0)
@@ -70,10 +71,11 @@ def answering_agreement(
     def embeds(janus: Janus, ids: list[int]) -> tuple[Tensor, Tensor]:
         processor = janus.processor
         features = janus.model.embed_images(processor.pixels([picture]).to(janus.device, janus.dtype))
-        return text.embed_prompts(janus.model, [ids], processor.image, processor.pad, features, janus.device)
+        special = {"image_id": processor.image, "pad": processor.pad}
+        return text.embed_prompts(janus.model, [ids], **special, features=features, device=janus.device)
 
-    start = embeds(reference, prompt)
-    answer = text.answer_ids(reference.model, *start, reference.processor.eos, words, 0, Sampling(0.0))[0]
+    settings = {"eos": reference.processor.eos, "max_new_tokens": words, "sampling": Sampling(0.0)}
+    [answer] = text.answer_ids(reference.model, *embeds(reference, prompt), reference.execution, **settings)
 
     def logits(janus: Janus) -> Tensor:
         hidden = janus.model.language_model.model(embeds(janus, prompt + answer)[0])
@@ -111,7 +113,7 @@ def fidelity_table(checkpoint: str, device: str, *, against: str, count: int, cf
         answering = (answering_agreement(reference, other, q, picture) for q in QUESTIONS for picture in pictures)
         lines.append([dtype, *drawing(other), *_means(answering)])
         if dtype == "int8" and device == "cpu":  # as big layers draw there; a small model has none
-            with prepacked(other.model.decoding_parts, 2, other.device, least=1):
+            with fast_layers(other.model.drawing_parts, 2, other.device, least=1):
                 lines.append([f"{dtype}, rearranged", *drawing(other), "", ""])
     return markdown(["dtype", "drawing: KL", "same codes", "answering: KL", "same words"], lines)
 

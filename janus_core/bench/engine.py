@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from types import ModuleType
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ..generation.cpu_kernels import prepacked
+from ..generation.cpu_kernels import fast_layers
+from ..generation.execution import Execution
 from ..generation.image import Drawing, draw_codes
-from ..generation.recorder import draw_codes_graphed, graphable, words_graphed
 from ..generation.sampling import Sampling
-from ..generation.text import answer_ids, embed_prompts, words
+from ..generation.text import answer_ids, embed_prompts
 from ..model.janus import JanusModel
 
 # The token ids with a meaning; `image` stands for one of a picture's embeddings. No engine stops at `eos`.
@@ -41,18 +40,19 @@ class Ours:
     def __init__(
         self, model: JanusModel, device: torch.device, *, name: str = "ours", kernels: ModuleType | None = None
     ):
-        self.model, self.device, self.name, self.kernels = model, device, name, kernels
-        self.graphed = graphable([model.gen_embed, model.gen_head, model.language_model], lambda layer: True)
+        self.model, self.name, self.execution = model, name, Execution(device, kernels=kernels)
 
     def draw(self, prompt: list[int], *, steps: int, count: int, token: Callable[[], None]) -> Tensor:
-        draw = partial(draw_codes_graphed, kernels=self.kernels) if self.graphed else draw_codes
-        with prepacked(self.model.decoding_parts, 2 * count, self.device):
-            return draw(self.model, Drawing(prompt, SPECIAL["pad"], steps, count), self.device, lambda *_: token())
+        drawing = Drawing(prompt=prompt, pad=SPECIAL["pad"], steps=steps, count=count)
+        with fast_layers(self.model.drawing_parts, drawing.rows, self.execution.device):
+            return draw_codes(self.model, drawing, self.execution, lambda *_: token())
 
     @torch.no_grad()
     def answer(self, prompt: list[int], pixels: Tensor, *, count: int, token: Callable[[], None]) -> None:
-        features = self.model.embed_images(pixels)
-        start = embed_prompts(self.model, [prompt], SPECIAL["image"], SPECIAL["pad"], features, self.device)
-        drawn = words_graphed if self.graphed else words
-        with prepacked([self.model.language_model], 1, self.device):
-            answer_ids(self.model, *start, -1, count, 0, Sampling(0.0), lambda *_: token(), drawn)
+        device, ids = self.execution.device, {"image_id": SPECIAL["image"], "pad": SPECIAL["pad"]}
+        embeds, mask = embed_prompts(
+            self.model, [prompt], **ids, features=self.model.embed_images(pixels), device=device
+        )
+        settings = {"eos": -1, "max_new_tokens": count, "sampling": Sampling(0.0)}
+        with fast_layers([self.model.language_model], 1, device):
+            answer_ids(self.model, embeds, mask, self.execution, **settings, progress=lambda *_: token())

@@ -10,6 +10,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from ..memory import cache_bytes
 from ..model.janus import JanusModel
 from .engine import SPECIAL, Engine
 from .table import Row
@@ -66,11 +67,10 @@ def bandwidth(device: torch.device) -> float:
 
 def step_bytes(model: JanusModel, count: int, context: int) -> int:
     """What one decode step of `count` guided pictures must read: decoder, norm, head, aligner, and the KV cache."""
-    llama = model.language_model.model
-    weights = sum(p.nbytes for part in model.decoding_parts for p in part.parameters())
-    element = llama.norm.weight.element_size()
-    cache = 2 * llama.config.num_hidden_layers * llama.config.hidden_size * element * context * 2 * count
-    return weights + cache
+    parts = [part for part in model.drawing_parts if part is not model.gen_embed]  # a step reads few of its rows
+    weights = sum(p.nbytes for part in parts for p in part.parameters())
+    compute = model.language_model.model.norm.weight.dtype
+    return weights + cache_bytes(model.config.llama, compute, 2 * count, context)
 
 
 def alternate(calls: Mapping[str, Callable[[], tuple[float, ...]]], rows: Sequence[Row], *, rounds: int) -> None:

@@ -25,18 +25,13 @@ from torch import nn
 
 from ...janus_core import CheckpointError, ImageTokens, Janus, load
 from ...janus_core.conversation import Conversation, check_room
-from ...janus_core.generation.cpu_kernels import copied_bytes, multiplies_bfloat16
+from ...janus_core.generation.execution import Execution
 from ...janus_core.memory import (
-    ANSWERING,
-    DECODING,
-    DRAWING,
     PARTS,
-    decoding_bytes,
-    describing_bytes,
-    drawing_bytes,
+    Need,
     fitting_precision,
 )
-from ...janus_core.model.quantised import needs_no_cast
+from ...janus_core.model.cpu_ops import multiplies_bfloat16
 from ...janus_core.precision import EIGHT_BIT, NAMES, Precision
 from ...janus_core.weights.checkpoint import find
 from ...janus_core.weights.lora import LoraLayer, read_lora
@@ -117,12 +112,8 @@ class HostedJanus:
     The table of word embeddings stays where it was loaded, and its rows travel.
     """
 
-    def __init__(self, janus: Janus, precision: Precision, load_device: torch.device, offload_device: torch.device):
-        janus.plain = is_unpatched
-        janus.graphs = not getattr(comfy.cli_args.args, "disable_cuda_graphs", False)  # newer hosts have the flag
+    def __init__(self, janus: Janus, load_device: torch.device, offload_device: torch.device):
         self._janus = janus
-        self._config = janus.model.config
-        self._precision = precision
         self._base: HostedJanus | None = None
         self._patchers = {}
         for part in PARTS:
@@ -132,47 +123,30 @@ class HostedJanus:
                 _part(janus.model, part), load_device=load_device, offload_device=offload_device
             )
 
-    def to_draw(self, prompt: str, pictures: int, cfg_weight: float, window: int = 1, looking: bool = False) -> Janus:
-        """The model, made ready to draw `pictures` at once, `window` codes a step. Raises InputError for a bad prompt.
-
-        `looking` makes it ready to decode what is drawn so far, too.
-        """
-        length = len(self._janus.processor.drawing_prompt(prompt))
-        precision, device, guided = self._precision, self._janus.device, cfg_weight != 1
-        rows = pictures * window * (2 if guided else 1)
-        casting = not needs_no_cast(precision.eight_bit, precision.compute, device, rows)
-        memory = drawing_bytes(self._config, precision, pictures, length, guided, window, casting)
-        memory += copied_bytes(self._janus.model.decoding_parts, rows, device)
-        if looking:
-            memory += decoding_bytes(self._config, self._precision, 1)
-        return self._ready(memory, (*DRAWING, *DECODING) if looking else DRAWING)
+    def to_draw(
+        self, prompt: str, pictures: int, cfg_weight: float, sampler: str, window: int, previewing: bool
+    ) -> Janus:
+        """The model, ready to draw, and to decode previews if asked. Raises InputError for a bad prompt."""
+        need = self._janus.drawing_need(prompt, pictures, cfg_weight=cfg_weight, sampler=sampler, window=window)
+        return self._ready(need + self._janus.decoding_need() if previewing else need)
 
     def to_answer(self, question: str, max_tokens: int) -> Janus:
-        """The model, made ready to answer about one picture at a time. Raises InputError for an empty question."""
-        length = len(self._janus.processor.question_prompt(question, 1))
-        memory = describing_bytes(self._config, self._precision, 1, length, max_tokens)
-        return self._ready(memory, ANSWERING)
+        """The model, ready to answer about one picture at a time. Raises InputError for an empty question."""
+        return self._ready(self._janus.answering_need(question, 1, max_new_tokens=max_tokens))
 
     def to_talk(self, conversation: Conversation, max_tokens: int) -> Janus:
-        """The model, made ready to go on with a conversation. Raises InputError when it is too long."""
+        """The model, ready to continue a conversation. Raises InputError when it is too long."""
         check_room(self._janus, conversation, max_tokens)
-        length, pictures = conversation.tokens(self._janus), len(conversation.pictures)
-        memory = describing_bytes(self._config, self._precision, 1, length, max_tokens, pictures)
-        return self._ready(memory, ANSWERING)
+        turns, pictures = list(conversation.turns), len(conversation.pictures)
+        return self._ready(self._janus.answering_need(turns, pictures, max_new_tokens=max_tokens))
 
-    def to_decode(self, tokens: ImageTokens) -> Janus:
-        """The model, made ready to turn tokens into pictures."""
-        memory = decoding_bytes(self._config, self._precision, len(tokens.ids), tokens.grid)
-        return self._ready(memory, DECODING)
+    def to_decode(self, tokens: ImageTokens | None = None) -> Janus:
+        """The model, ready to turn tokens, or one picture of its own size, into pixels."""
+        return self._ready(self._janus.decoding_need(tokens))
 
-    def to_look(self) -> Janus:
-        """The model, made ready to find its codes' colours."""
-        memory = decoding_bytes(self._config, self._precision, 1)
-        return self._ready(memory, DECODING)
-
-    def _ready(self, memory: int, parts: tuple[str, ...]) -> Janus:
-        """With the named parts on the device, as far as they and `memory` bytes of work find room there."""
-        comfy.model_management.load_models_gpu([self._patchers[part] for part in parts], memory)
+    def _ready(self, need: Need) -> Janus:
+        """The model with the parts it needs on the device, as far as they and the work fit there."""
+        comfy.model_management.load_models_gpu([self._patchers[part] for part in need.parts], need.bytes)
         return self._janus
 
     def read_lora(self, path: Path) -> list[LoraLayer]:
@@ -233,9 +207,17 @@ def load_janus(checkpoint: str | Path, choice: str = "auto") -> HostedJanus:
     if hosted is None:
         offload_device = comfy.model_management.unet_offload_device()
         dtype = precision.eight_bit or precision.compute
-        janus = load(checkpoint, offload_device, dtype, Operations, precision.compute, QuantisedHostedLinear)
-        janus.device = device
-        hosted = _loaded[stamps, precision] = HostedJanus(janus, precision, device, offload_device)
+        graphs = not getattr(comfy.cli_args.args, "disable_cuda_graphs", False)  # newer hosts have the flag
+        janus = load(
+            checkpoint,
+            offload_device,
+            dtype,
+            compute=precision.compute if precision.eight_bit else None,
+            operations=Operations,
+            quantised_layer=QuantisedHostedLinear,
+            execution=Execution(device, graphs=graphs, unpatched=is_unpatched),
+        )
+        hosted = _loaded[stamps, precision] = HostedJanus(janus, device, offload_device)
     return hosted
 
 

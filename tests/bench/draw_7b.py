@@ -23,6 +23,7 @@ from janus_core.bench.loading import process_memory
 from janus_core.bench.measure import prompt_of
 from janus_core.bench.random_weights import fill
 from janus_core.config import JanusConfig
+from janus_core.generation.execution import Execution
 from janus_core.generation.image import Drawing, draw_codes
 from janus_core.memory import peak_drawing, weight_bytes
 from janus_core.model.janus import JanusModel
@@ -64,9 +65,9 @@ def main() -> None:
         if step == arguments.steps:
             raise KeyboardInterrupt
 
-    drawing = Drawing(prompt_of(32), SPECIAL["pad"], h * w)
+    drawing = Drawing(prompt=prompt_of(32), pad=SPECIAL["pad"], steps=h * w)
     with contextlib.suppress(KeyboardInterrupt):
-        draw_codes(model, drawing, "cpu", stop)
+        draw_codes(model, drawing, Execution(torch.device("cpu")), stop)
     drew = time.perf_counter() - start
     model.gen_vision_model.decode(torch.zeros(1, h * w, dtype=torch.long), (h, w))
     embeddings = weight_bytes(config, arguments.dtype, ["language_model.model.embed_tokens"])

@@ -172,7 +172,8 @@ class Original:
     @torch.no_grad()
     def answer(self, prompt: list[int], pixels: Tensor, *, count: int, token: Token) -> None:
         features = self.model.embed_images(pixels)
-        embeds, _ = embed_prompts(self.model, [prompt], SPECIAL["image"], SPECIAL["pad"], features, self.device)
+        ids = {"image_id": SPECIAL["image"], "pad": SPECIAL["pad"]}
+        embeds, _ = embed_prompts(self.model, [prompt], **ids, features=features, device=self.device)
         past = None
         for _ in range(count):
             out = self.llama(inputs_embeds=embeds, use_cache=True, past_key_values=past)

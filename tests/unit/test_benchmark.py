@@ -22,6 +22,7 @@ def model():
     return random_model(find(janus_core.DEFAULT_CHECKPOINT).config(), torch.device("cpu"), torch.float32)
 
 
+@pytest.mark.slow
 def test_the_peers_run_on_the_very_weights_of_ours(model):
     twin = transformers_twin(model)
     shared = twin.model.language_model.layers[0].self_attn.q_proj.weight
@@ -81,6 +82,7 @@ def measured(tmp_path, capsys, run):
     return json.loads(figures.read_text())["rows"], table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peers", [False, True], ids=["bench", "beside"])
 def test_a_benchmark_prints_a_table_and_writes_the_same_figures_as_json(tmp_path, capsys, monkeypatch, peers):
     if peers:
