@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from comfy_server import PACK, ComfyServer, Graph, node_of, shipped
 
-from janus_core.mini.evaluate import CATEGORIES, all_prompts
+from janus_core.mini.eval_prompts import CATEGORIES, all_prompts
 from janus_core.mini.judge import follows
 from janus_core.mini.world import BACKGROUNDS, COLOURS, SHAPES
 

@@ -15,9 +15,13 @@ from PIL import Image
 import janus_core
 from janus_core.errors import InputError
 from janus_core.mini import evaluate
-from janus_core.mini.captions import QUESTION_KINDS
+from janus_core.mini.drawing import DrawingSettings
+from janus_core.mini.eval_prompts import CATEGORIES, choose_prompts
 from janus_core.mini.geneval import draw_prompts
 from janus_core.mini.judge import follows
+from janus_core.mini.questions import QUESTION_KINDS
+from janus_core.mini.training import MiniWorld
+from janus_core.mini.world import world_pictures
 from janus_core.training import cli
 from janus_core.training.samples import read_folder
 from janus_core.weights.convert import convert
@@ -26,7 +30,8 @@ from janus_core.weights.convert import convert
 def command(*arguments: str) -> None:
     parser = argparse.ArgumentParser()
     cli.add_arguments(parser)
-    cli.run(parser.parse_args([*arguments, "--device", "cpu", "--autocast", "fp32", "--dtype", "fp32"]))
+    args = parser.parse_args([*arguments, "--device", "cpu", "--autocast", "fp32", "--dtype", "fp32"])
+    cli.run(args, MiniWorld())
 
 
 @pytest.fixture
@@ -139,7 +144,7 @@ def test_a_checkpoints_tokenizer_learns_to_draw_its_codes_better_and_keeps_them(
     out = tmp_path / "drawn"
     command("vq", "--checkpoint", str(tiny_folder), "--out", str(out), "--steps", "2", "--batch", "1")
     before, after = janus_core.load(tiny_folder), janus_core.load(out)
-    pictures = torch.from_numpy(cli.world_pictures(np.random.default_rng(1), 2)).float() / 255
+    pictures = torch.from_numpy(world_pictures(np.random.default_rng(1), 2)).float() / 255
     codes = before.encode(pictures)
     assert torch.equal(after.encode(pictures).ids, codes.ids)
     assert not torch.equal(after.decode(codes), before.decode(codes))
@@ -272,7 +277,7 @@ def test_the_evaluation_reports_every_category_and_keeps_pictures_as_geneval_doe
     report = evaluate.run(args, janus_core.load(tiny_folder))
     assert json.loads((tmp_path / "report.json").read_text()) == report
     assert set(report["cfg"]) == {"1", "2"}
-    assert set(report["cfg"]["1"]) == {*evaluate.CATEGORIES, "mean"}
+    assert set(report["cfg"]["1"]) == {*CATEGORIES, "mean"}
     assert set(report["answers"]) == {*QUESTION_KINDS, "mean"}
     homes = sorted((tmp_path / "cfg2").iterdir())
     assert [home.name for home in homes] == [f"{i:05}" for i in range(12)]
@@ -280,7 +285,7 @@ def test_the_evaluation_reports_every_category_and_keeps_pictures_as_geneval_doe
     assert metadata["tag"] == "single_object" and metadata["include"][0]["count"] == 1
     assert Image.open(homes[0] / "samples" / "00001.png").size == (96, 96)
     # What is kept is what was judged: the scores can be had again from the files.
-    prompts = evaluate.choose_prompts(2)
+    prompts = choose_prompts(2)
     again = [
         np.mean([follows(np.asarray(Image.open(file)), p.request) for file in sorted((home / "samples").iterdir())])
         for p, home in zip(prompts, homes, strict=True)
@@ -289,7 +294,7 @@ def test_the_evaluation_reports_every_category_and_keeps_pictures_as_geneval_doe
 
 
 def test_scores_are_means_over_prompts_seen_and_held_out():
-    prompts = evaluate.choose_prompts(4)
+    prompts = choose_prompts(4)
     shares = [0.25 if prompt.held_out else 0.75 for prompt in prompts]
     table = evaluate.summarise(prompts, shares)
     assert table["counting"] == {"all": 0.5, "seen": 0.75, "held_out": 0.25, "prompts": 4}
@@ -300,8 +305,10 @@ def test_genevals_own_prompts_are_drawn_into_its_layout(tiny_folder: Path, tmp_p
     lines = [{"tag": "single_object", "include": [{"class": "bench", "count": 1}], "prompt": "a photo of a bench"}]
     (tmp_path / "metadata.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
     janus = janus_core.load(tiny_folder)
-    assert draw_prompts(janus, tmp_path / "metadata.jsonl", tmp_path / "out", 2, 2.0, 1.0, 1.0, seed=4) == 1
+    settings = DrawingSettings(cfg_weight=2.0, temperature=1.0, top_p=1.0)
+    prompts = tmp_path / "metadata.jsonl"
+    assert draw_prompts(janus, prompts, tmp_path / "out", pictures=2, settings=settings, seed=4) == 1
     assert json.loads((tmp_path / "out" / "00000" / "metadata.jsonl").read_text()) == lines[0]
-    drawn = janus.decode(janus.generate("a photo of a bench", 2, 4, 2.0))[1]
+    drawn = janus.decode(janus.generate("a photo of a bench", 2, seed=4, cfg_weight=2.0))[1]
     kept = np.asarray(Image.open(tmp_path / "out" / "00000" / "samples" / "00001.png"))
     assert np.array_equal(kept, (drawn * 255).round().to(torch.uint8).numpy())

@@ -5,16 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from janus_core.mini.captions import draw_groups, drawing_prompt
-from janus_core.mini.judge import Request, Wanted, follows, read
-from janus_core.mini.world import COLOURS, SHAPES, Scene, Thing, render, sample_scene
+from janus_core.mini.judge import follows, read
+from janus_core.mini.prompts import drawing_prompt
+from janus_core.mini.request import Request, Wanted
+from janus_core.mini.world import COLOURS, SHAPES, Scene, Thing, render, sample_group_sizes, sample_scene
 
 TRIALS = 400
 
 
 def scenes(seed: int, count: int = TRIALS) -> list[Scene]:
     rng = np.random.default_rng(seed)
-    return [sample_scene(rng, draw_groups(rng), held_out=bool(i % 2)) for i in range(count)]
+    return [sample_scene(rng, sample_group_sizes(rng), held_out=bool(i % 2)) for i in range(count)]
 
 
 def in_full(scene: Scene) -> Request:
