@@ -11,16 +11,23 @@ from ..tokens import ImageTokens
 
 @dataclass(frozen=True)
 class DrawingSettings:
-    """The settings of `Janus.generate` that the evaluation varies."""
+    """How the evaluation draws: the pictures of a prompt, the first seed, and the settings of `Janus.generate`."""
 
+    pictures: int
+    seed: int
     cfg_weight: float
     temperature: float
     top_p: float
 
-    def draw(self, janus: Janus, prompt: str, count: int = 1, *, seed: int = 0) -> np.ndarray:
-        """Pictures of a prompt, uint8 [count, H, W, 3]; picture i has seed + i."""
+    def draw(self, janus: Janus, prompt: str, index: int = 0) -> np.ndarray:
+        """The pictures of a prompt, uint8 [pictures, H, W, 3]; each `index` has seeds of its own."""
         tokens = janus.generate(
-            prompt, count, seed=seed, cfg_weight=self.cfg_weight, temperature=self.temperature, top_p=self.top_p
+            prompt,
+            self.pictures,
+            seed=self.seed + index * self.pictures,
+            cfg_weight=self.cfg_weight,
+            temperature=self.temperature,
+            top_p=self.top_p,
         )
         return decode(janus, tokens)
 

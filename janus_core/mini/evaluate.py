@@ -19,26 +19,19 @@ from .eval_prompts import CATEGORIES, Prompt, choose_prompts, metadata_of
 from .geneval import draw_prompts, write_prompt
 from .judge import follows
 from .questions import QUESTION_KINDS, ask
-from .request import Request, Wanted
+from .request import Request
 from .sheet import contact_sheet
 from .world import Scene, render, sample_scene
 
+SPLITS = {"all": (False, True), "seen": (False,), "held_out": (True,)}  # by whether a combination is held out
 CFG_WEIGHTS = (1.0, 2.0, 3.0, 5.0, 7.0)
 
 
-def draw(
-    janus: Janus,
-    prompts: list[Prompt],
-    *,
-    pictures: int,
-    settings: DrawingSettings,
-    seed: int = 0,
-    folder: Path | None = None,
-) -> list[float]:
-    """The share of each prompt's `pictures` pictures that follow it; `folder` keeps them in GenEval's layout."""
+def draw(janus: Janus, prompts: list[Prompt], settings: DrawingSettings, *, folder: Path | None = None) -> list[float]:
+    """The share of each prompt's pictures that follow it; `folder` keeps them in GenEval's layout."""
     shares = []
     for index, prompt in enumerate(prompts):
-        drawn = settings.draw(janus, prompt.text, pictures, seed=seed + index * pictures)
+        drawn = settings.draw(janus, prompt.text, index)
         shares.append(float(np.mean([follows(picture, prompt.request) for picture in drawn])))
         if folder:
             write_prompt(folder, index, metadata_of(prompt), drawn)
@@ -46,16 +39,15 @@ def draw(
 
 
 def _means(scores: list[tuple[bool, float]]) -> dict[str, float]:
-    """The means of (held out, score): of all, of the seen, of the held-out."""
+    """Means of (held out, score) by SPLITS."""
     return {
-        "all": float(np.mean([score for _, score in scores])),
-        "seen": float(np.mean([score for held_out, score in scores if not held_out])),
-        "held_out": float(np.mean([score for held_out, score in scores if held_out])),
+        split: float(np.mean([score for held_out, score in scores if held_out in parts]))
+        for split, parts in SPLITS.items()
     }
 
 
 def _mean_row(table: dict[str, dict]) -> dict[str, float]:
-    return {key: float(np.mean([row[key] for row in table.values()])) for key in ("all", "seen", "held_out")}
+    return {key: float(np.mean([row[key] for row in table.values()])) for key in SPLITS}
 
 
 def summarise(prompts: list[Prompt], shares: list[float]) -> dict:
@@ -96,8 +88,7 @@ def score_reconstructions(janus: Janus, count: int, *, seed: int = 0) -> float:
         group_sizes = ((1,), (1, 1), (1, 1, 1), (1, 1, 1, 1), (3,), (4,))[index % 6]
         scene = sample_scene(rng, group_sizes, held_out=bool(index // 6 % 2))
         drawn = decode(janus, janus.encode(_picture(scene)[None]))[0]
-        wanted = tuple(Wanted(t.shape, t.colour, t.size, t.cell) for t in scene.things)
-        right += follows(drawn, Request(wanted, background=scene.background))
+        right += follows(drawn, Request(scene.things, background=scene.background))
     return right / count
 
 
@@ -150,9 +141,9 @@ def run(args: argparse.Namespace, janus: Janus) -> dict:
     for option, value in (("--prompts", args.prompts), ("--answers", args.answers)):
         if value % 2 or value < 0:
             raise InputError(f"{option} is {value}: half of them are held out, so give an even number, or 0.")
-    settings = DrawingSettings(args.cfg[0], args.temperature, args.top_p)
+    settings = DrawingSettings(args.pictures, args.seed, args.cfg[0], args.temperature, args.top_p)
     if args.geneval and out:
-        drawn = draw_prompts(janus, args.geneval, out, pictures=args.pictures, settings=settings, seed=args.seed)
+        drawn = draw_prompts(janus, args.geneval, out, settings)
         print(f"{drawn} prompts, {args.pictures} pictures each, at CFG weight {args.cfg[0]:g} in {out}")
         return {"prompts": drawn}
     report: dict = {"pictures_a_prompt": args.pictures, "temperature": args.temperature, "top_p": args.top_p}
@@ -166,14 +157,8 @@ def run(args: argparse.Namespace, janus: Janus) -> dict:
     prompts = choose_prompts(args.prompts)
     for weight in args.cfg if prompts else ():
         name = f"{weight:g}"
-        shares = draw(
-            janus,
-            prompts,
-            pictures=args.pictures,
-            settings=replace(settings, cfg_weight=weight),
-            seed=args.seed,
-            folder=out / f"cfg{name}" if out and args.keep else None,
-        )
+        folder = out / f"cfg{name}" if out and args.keep else None
+        shares = draw(janus, prompts, replace(settings, cfg_weight=weight), folder=folder)
         report["cfg"][name] = summarise(prompts, shares)
         print(format_table(f"CFG weight {name}", report["cfg"][name]), flush=True)
     if report["cfg"]:

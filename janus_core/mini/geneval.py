@@ -25,9 +25,7 @@ def write_prompt(folder: Path, index: int, metadata: dict, pictures: np.ndarray)
     Image.fromarray(np.concatenate(list(pictures), axis=1)).save(prompt_folder / "grid.png")
 
 
-def draw_prompts(
-    janus: Janus, prompts: Path, folder: Path, *, pictures: int, settings: DrawingSettings, seed: int = 0
-) -> int:
+def draw_prompts(janus: Janus, prompts: Path, folder: Path, settings: DrawingSettings) -> int:
     """Draw every prompt of an `evaluation_metadata.jsonl` and return their number.
 
     Raises InputError for a line that has no prompt.
@@ -37,6 +35,5 @@ def draw_prompts(
         metadata = json.loads(line)
         if "prompt" not in metadata:
             raise InputError(f"{prompts} line {index + 1} has no prompt: give GenEval's evaluation_metadata.jsonl.")
-        drawn = settings.draw(janus, metadata["prompt"], pictures, seed=seed + index * pictures)
-        write_prompt(folder, index, metadata, drawn)
+        write_prompt(folder, index, metadata, settings.draw(janus, metadata["prompt"], index))
     return len(lines)

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from .request import Request, Wanted, relation_holds
-from .world import BACKGROUNDS, CELL, COLOURS, SHAPES, SIZES, coverage, ground
+from .world import BACKGROUNDS, CELL, COLOURS, SHAPES, SIZES, Thing, coverage, ground
 
 MIN_SATURATION = 70  # of a foreground pixel: its largest channel less its smallest, of 255
 MIN_PIXELS = 30  # of an object; of the visible background
@@ -93,7 +93,7 @@ def follows(picture: np.ndarray, request: Request) -> bool:
     )
 
 
-def _fits(wanted: Wanted, seen: Seen) -> bool:
+def _fits(wanted: Wanted | Thing, seen: Seen) -> bool:
     if seen.shape is None or seen.colour is None:
         return False
     pairs = zip(

@@ -66,23 +66,17 @@ def write_layout(folder: Path) -> JanusConfig:
     tokenizer = build_tokenizer()
     tokenizer.save(str(folder / "tokenizer.json"))
     config = mini_config(tokenizer.get_vocab_size())
+    tokens = {"bos_token": BOS, "eos_token": EOS, "pad_token": PAD}
     files = {
         "config.json": config,
         "tokenizer_config.json": {
             "tokenizer_class": "LlamaTokenizerFast",
-            "bos_token": BOS,
-            "eos_token": EOS,
-            "pad_token": PAD,
+            **tokens,
             "model_max_length": 1024,
             "add_bos_token": True,
             "add_eos_token": False,
         },
-        "special_tokens_map.json": {
-            "additional_special_tokens": [IMAGE_TAG, *ROLES],
-            "bos_token": BOS,
-            "eos_token": EOS,
-            "pad_token": PAD,
-        },
+        "special_tokens_map.json": {"additional_special_tokens": [IMAGE_TAG, *ROLES]} | tokens,
         "preprocessor_config.json": {
             "background_color": [127, 127, 127],
             "do_normalize": True,

@@ -14,6 +14,7 @@ from .world import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, Scene, Thing, sa
 ORDINALS = ("first", "second")
 COLOUR_WORDS = ("color", "colour")
 PICTURE_WORDS = ("picture", "image")
+SURVEY_SHARE = 0.2  # of the further questions about a scene: with more, their long answers outweigh the short ones
 
 
 @dataclass(frozen=True)
@@ -22,17 +23,12 @@ class Exchange:
 
     question: str
     answer: str
-    earlier: tuple[str, str] | None = None
+    earlier: "Exchange | None" = None
 
     def question_turns(self) -> list[Turn]:
         """The conversation up to the question."""
-        turns: list[Turn] = []
-        if self.earlier:
-            turns = [
-                {"role": "user", "content": self.earlier[0]},
-                {"role": "assistant", "content": f" {self.earlier[1]}"},
-            ]
-        return [*turns, {"role": "user", "content": self.question}]
+        earlier = self.earlier.turns() if self.earlier else []
+        return [*earlier, {"role": "user", "content": self.question}]
 
     def turns(self) -> list[Turn]:
         """The conversation with the answer."""
@@ -114,20 +110,17 @@ def _background(scene: Scene, rng: np.random.Generator) -> Exchange:
 
 def _describe(scene: Scene, rng: np.random.Generator) -> Exchange:
     words = ("describe the picture", "describe this image", "describe the image in detail", "describe the objects")
-    return Exchange(pick(rng, words), _all_objects(scene))
-
-
-def _all_objects(scene: Scene) -> str:
     counts = Counter(thing.look for thing in scene.things)
-    return join_phrases([_name(look, count) for look, count in counts.items()])
+    return Exchange(pick(rng, words), join_phrases([_name(look, count) for look, count in counts.items()]))
 
 
 def _follow_up(scene: Scene, rng: np.random.Generator) -> Exchange:
     thing = _unique_thing(scene, rng)
     name, place = _name(thing.look), PLACES[thing.cell]
     if rng.random() < 0.5:
-        return Exchange("where is it?", place, (f"is there {name}?", "yes"))
-    return Exchange(pick(rng, ("how big is it?", "what size is it?")), thing.size, (f"what is in the {place}?", name))
+        return Exchange("where is it?", place, earlier=Exchange(f"is there {name}?", "yes"))
+    earlier = Exchange(f"what is in the {place}?", name)
+    return Exchange(pick(rng, ("how big is it?", "what size is it?")), thing.size, earlier)
 
 
 ABOUT_ONE_PICTURE: dict[str, Callable[[Scene, np.random.Generator], Exchange]] = {
@@ -213,6 +206,30 @@ def describe_one_of_two(scenes: tuple[Scene, ...], rng: np.random.Generator) -> 
     which = int(rng.integers(2))
     question = f"describe the {ORDINALS[which]} {pick(rng, PICTURE_WORDS)}"
     return Exchange(question, _describe(scenes[which], rng).answer)
+
+
+def pick_kind(rng: np.random.Generator, weights: dict[str, float]) -> str:
+    """One of the kinds, with these weights."""
+    shares = np.array(list(weights.values()))
+    return list(weights)[int(rng.choice(len(weights), p=shares / shares.sum()))]
+
+
+def ask_again(scenes: tuple[Scene, ...], rng: np.random.Generator, weights: dict[str, float]) -> Exchange:
+    """One more question about the scenes; `weights` are of kinds in ABOUT_ONE_PICTURE."""
+    while True:
+        kind = pick_kind(rng, weights)
+        if len(scenes) == 2:
+            form = rng.random()
+            if form < SURVEY_SHARE:
+                exchange = survey_of_two(scenes, rng)
+            else:
+                exchange = describe_one_of_two(scenes, rng) if form < 0.7 else which_picture(scenes, rng)
+            if exchange:
+                return exchange
+        elif rng.random() < SURVEY_SHARE:
+            return survey(scenes[0], rng)
+        elif kind != "follow_up" and has_one_answer(kind, scenes[0]):
+            return ABOUT_ONE_PICTURE[kind](scenes[0], rng)
 
 
 def plain_text(rng: np.random.Generator) -> Exchange:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .world import CELL
+from .world import CELL, Thing
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Wanted:
 class Request:
     """The objects, the position of the first relative to the second ("left of", ...), and the background."""
 
-    things: tuple[Wanted, ...]
+    things: tuple[Wanted | Thing, ...]
     relation: str | None = None
     background: str | None = None
 

@@ -6,59 +6,18 @@ from ..processing import Processor, Turn
 from ..training.samples import Sample, Source, answered
 from .codes import WorldCodes
 from .prompts import describe_scene, drawing_prompt
-from .questions import (
-    ABOUT_ONE_PICTURE,
-    QUESTION_KINDS,
-    Exchange,
-    ask,
-    describe_one_of_two,
-    has_one_answer,
-    plain_text,
-    survey,
-    survey_of_two,
-    which_picture,
-)
-from .world import Scene, render, sample_group_sizes, sample_scene
+from .questions import ABOUT_ONE_PICTURE, QUESTION_KINDS, ask, ask_again, pick_kind, plain_text
+from .world import render, sample_group_sizes, sample_scene
 
 EXTRA_QUESTIONS = 4  # about the same pictures, after the first: encoding a picture costs more than a question
 # The weights of the question kinds in the first part of a run. They are look-ups of one property of one object; by
 # place and in one of two pictures are the hardest.
 EARLY_QUESTIONS = {"what": 1.0, "colour": 1.0, "where": 3.0, "size": 1.0, "background": 1.0, "two_pictures": 3.0}
 # The weights from then on. Questions that need several look-ups come most often.
-QUESTIONS = dict.fromkeys(QUESTION_KINDS, 1.0) | {
-    "what": 2.0,
-    "colour": 2.0,
-    "count": 2.0,
-    "where": 2.0,
-    "describe": 3.0,
-}
-SURVEY_SHARE = 0.2  # of the extra questions: with more, their long answers outweigh the short ones
+QUESTIONS = dict.fromkeys(QUESTION_KINDS, 1.0)
+QUESTIONS |= {"what": 2.0, "colour": 2.0, "count": 2.0, "where": 2.0, "describe": 3.0}
 PLAIN_TEXT_SHARE = 0.1  # of the text samples; the others are about a scene described in words
 MIN_SIMPLE_SHARE = 0.2  # of simple scenes, to the end of the run
-
-
-def pick_kind(rng: np.random.Generator, weights: dict[str, float]) -> str:
-    """One of the kinds, with these weights."""
-    shares = np.array(list(weights.values()))
-    return list(weights)[int(rng.choice(len(weights), p=shares / shares.sum()))]
-
-
-def ask_again(scenes: tuple[Scene, ...], rng: np.random.Generator, weights: dict[str, float]) -> Exchange:
-    """One more question about the scenes; `weights` are of kinds in ABOUT_ONE_PICTURE."""
-    while True:
-        kind = pick_kind(rng, weights)
-        if len(scenes) == 2:
-            form = rng.random()
-            if form < SURVEY_SHARE:
-                exchange = survey_of_two(scenes, rng)
-            else:
-                exchange = describe_one_of_two(scenes, rng) if form < 0.7 else which_picture(scenes, rng)
-            if exchange:
-                return exchange
-        elif rng.random() < SURVEY_SHARE:
-            return survey(scenes[0], rng)
-        elif kind != "follow_up" and has_one_answer(kind, scenes[0]):
-            return ABOUT_ONE_PICTURE[kind](scenes[0], rng)
 
 
 def world_sources(processor: Processor, codes: WorldCodes, *, simple_samples: int = 0) -> dict[str, Source]:

@@ -26,8 +26,9 @@ GAP, LABEL_WIDTH = 6, 300  # px
 
 def contact_sheet(janus: Janus, settings: DrawingSettings, *, cfg_weights: list[float]) -> Image.Image:
     """PROMPTS with `settings`, a row each, seeds 0 to 5; below, SWEPT with seed 0 at each of `cfg_weights`."""
-    rows = [(text, list(settings.draw(janus, text, SEEDS))) for text in PROMPTS]
-    swept = [replace(settings, cfg_weight=weight).draw(janus, SWEPT)[0] for weight in cfg_weights]
+    first = replace(settings, pictures=1, seed=0)
+    rows = [(text, list(replace(first, pictures=SEEDS).draw(janus, text))) for text in PROMPTS]
+    swept = [replace(first, cfg_weight=weight).draw(janus, SWEPT)[0] for weight in cfg_weights]
     rows.append((f"{SWEPT}\nseed 0, CFG weight {', '.join(f'{w:g}' for w in cfg_weights)}", swept))
     step = rows[0][1][0].shape[1] + GAP
     columns = max(SEEDS, len(cfg_weights))

@@ -7,6 +7,7 @@ afterwards, reads from each patch's feature which object its cell holds, on whic
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +19,11 @@ from ..config import VisionConfig
 from ..model.siglip import VisionModel
 from ..training.loop import ADAM_BETAS, learning_rate_at, optimizer_step
 from ..training.progress import RunLog
+from ..training.stages import with_settings
 from ..training.vq import to_pixels
 from .world import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, Scene, render, sample_mixed_scene
 
-PROPERTIES = {
+PROPERTIES: dict[str, tuple[str | None, ...]] = {
     "shape": (*SHAPES, None),
     "colour": (*COLOURS, None),
     "size": (*SIZES, None),
@@ -42,31 +44,27 @@ class SigLIPRecipe:
 
 
 def labels_of(scene: Scene) -> np.ndarray:
-    """The class of each property at each patch, [5, 36]."""
-    cells = np.empty((len(PROPERTIES), len(PLACES)), np.int64)
-    cells[:4] = [[len(SHAPES)], [len(COLOURS)], [len(SIZES)], [BACKGROUNDS.index(scene.background)]]
-    cells[4] = range(len(PLACES))
+    """The class of each property at each patch, int64 [5, 36]."""
+    cells: list[list[str | None]] = [[None, None, None, scene.background, place] for place in PLACES]
     for thing in scene.things:
-        cells[:3, thing.cell] = [
-            SHAPES.index(thing.shape),
-            tuple(COLOURS).index(thing.colour),
-            tuple(SIZES).index(thing.size),
-        ]
-    return cells.reshape(-1, 3, 3).repeat(2, 1).repeat(2, 2).reshape(len(PROPERTIES), -1)
+        cells[thing.cell][:3] = thing.shape, thing.colour, thing.size
+    classes = [[options.index(value) for options, value in zip(PROPERTIES.values(), c, strict=True)] for c in cells]
+    return np.array(classes, np.int64).T.reshape(-1, 3, 3).repeat(2, 1).repeat(2, 2).reshape(len(PROPERTIES), -1)
 
 
 def train_siglip(
     config: VisionConfig,
-    recipe: SigLIPRecipe,
+    settings: dict[str, Any],
     folder: Path,
     *,
-    device: str = "cpu",
-    start: VisionModel | None = None,
+    device: str,
+    start: VisionModel | None,
 ) -> VisionModel:
-    """Train an encoder for the mini's world, a new one or `start`.
+    """Train an encoder for the mini's world, a new one or `start`; `settings` are changes to SigLIPRecipe.
 
-    Writes `siglip.safetensors`, `siglip.csv` and `siglip.png` to `folder`.
+    Writes `siglip.safetensors`, `siglip.csv` and `siglip.png` to `folder`. Raises InputError for an unknown setting.
     """
+    recipe = with_settings(SigLIPRecipe(), "siglip", settings)
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)

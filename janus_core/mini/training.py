@@ -1,26 +1,23 @@
 """What `python -m janus_core train` needs of the mini: implements `training.world.World`."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from ..config import JanusConfig, VisionConfig
+from ..config import JanusConfig
 from ..errors import InputError
 from ..model.janus import JanusModel
-from ..model.siglip import VisionModel
 from ..model.vq import VQModel
 from ..processing import Processor
 from ..training.samples import Source
-from ..training.stages import with_settings
 from ..training.vq import to_pixels
 from .code_init import init_codes_from_patches
 from .codes import WorldCodes
 from .model import new_model, write_layout
 from .samples import world_sources
-from .siglip import SigLIPRecipe, train_siglip
+from .siglip import train_siglip
 from .world import SIDE, sample_group_sizes, sample_scene, world_pictures
 
 MIN_AGREEMENT = 0.99
@@ -31,9 +28,9 @@ class MiniWorld:
     """The mini's world and its new model."""
 
     picture_size = SIDE
-
-    def write_layout(self, folder: Path) -> JanusConfig:
-        return write_layout(folder)
+    pictures = staticmethod(world_pictures)
+    write_layout = staticmethod(write_layout)
+    train_siglip = staticmethod(train_siglip)
 
     def new_model(self, config: JanusConfig, folder: Path, *, seed: int) -> JanusModel:
         model = new_model(config, seed=seed)
@@ -42,9 +39,6 @@ class MiniWorld:
         vq_state = torch.load(folder / "vq_state.pt", weights_only=True, map_location="cpu")
         init_codes_from_patches(model, vq_state["centres"])
         return model
-
-    def pictures(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        return world_pictures(rng, count)
 
     def sources(self, processor: Processor, vq: VQModel, phase: str, *, seed: int) -> dict[str, Source]:
         device = vq.quantize.embedding.weight.device
@@ -62,9 +56,3 @@ class MiniWorld:
                 "it was not trained on the mini's world, or not long enough; train it on, or give --data."
             )
         return world_sources(processor, codes, simple_samples=SIMPLE_SAMPLES if phase == "stage2" else 0)
-
-    def train_siglip(
-        self, config: VisionConfig, settings: dict[str, Any], folder: Path, *, device: str, start: VisionModel | None
-    ) -> VisionModel:
-        recipe = with_settings(SigLIPRecipe(), "siglip", settings)
-        return train_siglip(config, recipe, folder, device=device, start=start)

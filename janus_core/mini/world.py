@@ -31,18 +31,8 @@ COLOURS = {
 SIZES = {"small": 18, "large": 28}
 BACKGROUNDS = ("white", "black", "striped", "dotted")
 PLACES = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
-GROUP_SIZES: tuple[tuple[tuple[int, ...], float], ...] = (  # equal objects in each group, and the share of scenes
-    ((1,), 0.25),
-    ((1, 1), 0.36),
-    ((1, 1, 1), 0.09),
-    ((1, 1, 1, 1), 0.05),
-    ((2,), 0.06),
-    ((3,), 0.07),
-    ((4,), 0.07),
-    ((2, 1), 0.025),
-    ((3, 1), 0.0125),
-    ((2, 2), 0.0125),
-)
+GROUP_SIZES = ((1,), (1, 1), (1, 1, 1), (1, 1, 1, 1), (2,), (3,), (4,), (2, 1), (3, 1), (2, 2))  # equal objects
+GROUP_SHARES = (0.25, 0.36, 0.09, 0.05, 0.06, 0.07, 0.07, 0.025, 0.0125, 0.0125)  # of the scenes
 HELD_OUT_ONE_IN = 8
 SUPERSAMPLING = 8
 
@@ -96,10 +86,10 @@ def held_out_combinations(scene: Scene) -> list[tuple[str, ...]]:
 
 
 def sample_group_sizes(rng: np.random.Generator, *, simple: bool = False) -> tuple[int, ...]:
-    """How many equal objects each group of a scene has, by the shares of GROUP_SIZES; one or two objects if `simple`."""
+    """How many equal objects each group of a scene has, by GROUP_SHARES; one or two objects if `simple`."""
     if simple:
         return (1,) if rng.random() < 0.5 else (1, 1)
-    return GROUP_SIZES[int(rng.choice(len(GROUP_SIZES), p=[share for _, share in GROUP_SIZES]))][0]
+    return GROUP_SIZES[int(rng.choice(len(GROUP_SIZES), p=GROUP_SHARES))]
 
 
 def sample_scene(rng: np.random.Generator, group_sizes: tuple[int, ...], *, held_out: bool = False) -> Scene:

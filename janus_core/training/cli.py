@@ -22,7 +22,7 @@ from ..processing import Processor
 from ..weights.checkpoint import TEXT_FILES, CheckpointFiles, find
 from ..weights.loading import load_model
 from . import distributed
-from .samples import Mixture, folder_pictures, read_folder
+from .samples import Mixture, PictureSource, folder_pictures, read_folder
 from .stages import MINI, PAPER, Stage, with_settings
 from .trainer import Trainer, run_stage
 from .vq import VQRecipe, train_vq
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, world: World) -> None:
     """Run the phases asked for. Raises InputError for settings or data that make no sense."""
-    job = Job(args, read_settings(args.config), world)
+    job = Job(args, world)
     if args.checkpoint and (args.out / "model.safetensors").exists():
         print(
             f"Going on with the weights in {args.out}: training started from --checkpoint, which is not read again.",
@@ -101,18 +101,19 @@ def read_settings(path: Path | None) -> dict[str, dict[str, Any]]:
     return settings
 
 
-def _share_stage(args: argparse.Namespace, settings: dict[str, dict[str, Any]], world: World, phase: str) -> None:
+def _share_stage(args: argparse.Namespace, world: World, phase: str) -> None:
     """Run a stage in a process other than the first."""
     if args.device == "cuda":
         args.device = f"cuda:{distributed.rank()}"
-    Job(args, settings, world).train_stage(phase, last=False)
+    Job(args, world).train_stage(phase, last=False)
 
 
 class Job:
     """One output folder: what is finished in it, and the training of each phase."""
 
-    def __init__(self, args: argparse.Namespace, settings: dict[str, dict[str, Any]], world: World):
-        self.args, self.settings, self.world, self.out = args, settings, world, args.out
+    def __init__(self, args: argparse.Namespace, world: World):
+        self.args, self.world, self.out = args, world, args.out
+        self.settings = read_settings(args.config)
         self.states = self.out / "training"
         self.config = self._layout()
         self.processor = Processor(CheckpointFiles(self.out, ()), self.config)
@@ -172,23 +173,17 @@ class Job:
             )
         settings = self._settings(phase) | {"seed": self.args.seed}
         model = self._start().float() if self.args.checkpoint else None
+        device = self.args.device
         if phase == "vq":
-            recipe = with_settings(VQRecipe(), phase, settings)
-            pictures = self.world.pictures
+            recipe, dtype = with_settings(VQRecipe(), phase, settings), FLOATS[self.args.autocast]
+            pictures: PictureSource = self.world.pictures
             if self.args.data:
                 pictures = folder_pictures(self.args.data, self.config.vision.image_size)
-            train_vq(
-                self.config.vq,
-                recipe,
-                pictures,
-                self.states,
-                device=self.args.device,
-                dtype=FLOATS[self.args.autocast],
-                start=model.gen_vision_model if model else None,
-            )
+            start = model.gen_vision_model if model else None
+            train_vq(self.config.vq, recipe, pictures, self.states, device=device, dtype=dtype, start=start)
         else:
             start = model.vision_model if model else None
-            self.world.train_siglip(self.config.vision, settings, self.states, device=self.args.device, start=start)
+            self.world.train_siglip(self.config.vision, settings, self.states, device=device, start=start)
         if model:
             save_weights(model, self.out, FLOATS[self.args.dtype])
 
@@ -227,8 +222,7 @@ class Job:
                 raise InputError("--compile needs a C++ compiler and finds none: install g++, or leave the option out.")
             model.language_model.model.compile(dynamic=True)
         trainer = Trainer(model, self.processor, stage, mixture, device=device, dtype=FLOATS[self.args.autocast])
-        shared = (self.args, self.settings, self.world, phase)
-        with distributed.process_group(processes, device, _share_stage, *shared):
+        with distributed.process_group(processes, device, _share_stage, self.args, self.world, phase):
             run_stage(trainer, phase, self.states)
         if distributed.rank() != 0:
             return

@@ -7,6 +7,8 @@ from ..errors import InputError
 
 KINDS = ("understanding", "text", "generation")
 ADAPTORS = ("aligner", "gen_embed", "gen_aligner", "gen_head")
+WITH_LANGUAGE = (*ADAPTORS, "language_model")
+WITH_VISION = (*WITH_LANGUAGE, "vision_model")
 Recipe = TypeVar("Recipe", bound=Any)
 
 
@@ -43,31 +45,11 @@ def with_settings(recipe: Recipe, phase: str, settings: dict[str, Any]) -> Recip
 
 PAPER = {
     "stage1": Stage(ADAPTORS, 1e-3, 600, 20_000, 256, (1, 0, 3)),
-    "stage2": Stage((*ADAPTORS, "language_model"), 1e-4, 5000, 270_000, 512, (2, 3, 5)),
-    "stage3": Stage((*ADAPTORS, "language_model", "vision_model"), 4e-5, 0, 80_000, 128, (5, 1, 4)),
+    "stage2": Stage(WITH_LANGUAGE, 1e-4, 5000, 270_000, 512, (2, 3, 5)),
+    "stage3": Stage(WITH_VISION, 4e-5, 0, 80_000, 128, (5, 1, 4)),
 }
 MINI = {
     "stage1": Stage(ADAPTORS, 5e-4, 20, 40, 16, (1, 0, 3)),
-    "stage2": Stage(
-        (*ADAPTORS, "language_model"),
-        learning_rate=1.2e-3,
-        warm_up=200,
-        steps=20_000,
-        batch=16,
-        mix=(4, 1, 4),
-        decay=0.6,
-        micro_batch=4,
-        ema=0.9998,
-    ),
-    "stage3": Stage(
-        (*ADAPTORS, "language_model", "vision_model"),
-        learning_rate=2e-4,
-        warm_up=30,
-        steps=1500,
-        batch=16,
-        mix=(5, 1, 4),
-        decay=1.0,
-        micro_batch=4,
-        ema=0.998,
-    ),
+    "stage2": Stage(WITH_LANGUAGE, 1.2e-3, 200, 20_000, 16, (4, 1, 4), decay=0.6, micro_batch=4, ema=0.9998),
+    "stage3": Stage(WITH_VISION, 2e-4, 30, 1500, 16, (5, 1, 4), decay=1.0, micro_batch=4, ema=0.998),
 }

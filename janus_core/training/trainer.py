@@ -200,16 +200,6 @@ class Trainer:
                     losses[kind] = each[mine].sum()
         return losses
 
-    def state(self) -> dict:
-        return {
-            "stage": asdict(self.stage),
-            "seed": self.mixture.seed,
-            "steps_done": self.steps_done,
-            "weights": {name: p.detach() for name, p in split_fused(self.trained).items()},
-            "optimizer": self._optimizer_state(),
-            "averages": split_fused(self.averages),
-        }
-
     def _optimizer_state(self) -> dict:
         """AdamW's moments by the number of DeepSeek's tensor, so that a file does not depend on which layers are fused."""
         state = {}
@@ -229,7 +219,15 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Write all that `resume` needs."""
-        write_state(self.state(), path)
+        state = {
+            "stage": asdict(self.stage),
+            "seed": self.mixture.seed,
+            "steps_done": self.steps_done,
+            "weights": {name: p.detach() for name, p in split_fused(self.trained).items()},
+            "optimizer": self._optimizer_state(),
+            "averages": split_fused(self.averages),
+        }
+        write_state(state, path)
 
     def resume(self, path: Path) -> None:
         """Continue exactly where `save` was called. Raises InputError for the file of another stage or seed."""

@@ -40,6 +40,5 @@ class World(Protocol):
     def train_siglip(
         self, config: VisionConfig, settings: dict[str, Any], folder: Path, *, device: str, start: VisionModel | None
     ) -> VisionModel:
-        """Train SigLIP, a new one or `start`; leaves `siglip.safetensors` in `folder`. Raises InputError for a setting
-        that there is not."""
+        """Train SigLIP, a new one or `start`, and write `siglip.safetensors`. Raises InputError for unknown settings."""
         ...
