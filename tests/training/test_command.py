@@ -151,11 +151,13 @@ def test_a_checkpoints_tokenizer_learns_to_draw_its_codes_better_and_keeps_them(
     assert digest(before.model.language_model) == digest(after.model.language_model)
 
 
-def test_a_checkpoints_eye_goes_on_learning(tiny_folder: Path, tmp_path: Path):
+def test_a_checkpoints_siglip_learns_further(tiny_folder: Path, tmp_path: Path):
     out = tmp_path / "seeing"
     command("siglip", "--checkpoint", str(tiny_folder), "--out", str(out), "--steps", "1", "--learning-rate", "1e-5")
-    eyes = [janus_core.load(folder).model.vision_model.state_dict() for folder in (tiny_folder, out)]
-    change = max(float((after - before).abs().max()) for before, after in zip(*(e.values() for e in eyes), strict=True))
+    encoders = [janus_core.load(folder).model.vision_model.state_dict() for folder in (tiny_folder, out)]
+    change = max(
+        float((after - before).abs().max()) for before, after in zip(*(e.values() for e in encoders), strict=True)
+    )
     assert 0 < change < 1e-4
 
 
@@ -198,7 +200,7 @@ def test_a_toml_setting_of_nothing_is_named_too(tiny_folder: Path, tmp_path: Pat
         command(phase, *flags)
 
 
-def test_the_eye_is_not_trained_on_a_users_pictures_without_a_word(tiny_folder: Path, data: Path, tmp_path: Path):
+def test_siglip_refuses_a_users_pictures(tiny_folder: Path, data: Path, tmp_path: Path):
     with pytest.raises(InputError, match="leave --data out"):
         command("siglip", "--checkpoint", str(tiny_folder), "--data", str(data), "--out", str(tmp_path / "out"))
 
@@ -238,7 +240,7 @@ def test_a_folder_without_lines_is_refused(tmp_path: Path, processor):
         read_folder(tmp_path, processor)
 
 
-def test_a_stage_before_its_eyes_are_trained_is_refused(tmp_path: Path):
+def test_a_stage_before_its_encoders_are_trained_is_refused(tmp_path: Path):
     with pytest.raises(InputError, match="no trained vq"):
         command("stage1", "--out", str(tmp_path / "new"))
 
@@ -249,7 +251,7 @@ def test_a_tokenizer_that_does_not_know_the_world_is_refused(tiny_folder: Path, 
 
 
 @pytest.mark.parametrize("mix", ["1:2", "0:0:0", "1:-1:2"])
-def test_a_mix_that_is_none_is_refused(mix: str, tiny_folder: Path, data: Path, tmp_path: Path):
+def test_a_mix_that_is_not_valid_is_refused(mix: str, tiny_folder: Path, data: Path, tmp_path: Path):
     where = ("--checkpoint", str(tiny_folder), "--data", str(data), "--out", str(tmp_path / "new"))
     with pytest.raises(InputError, match="mix"):
         command("stage1", *where, "--mix", mix)

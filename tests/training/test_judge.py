@@ -74,7 +74,7 @@ def test_two_objects_with_their_colours_swapped_are_refused():
 @pytest.mark.parametrize(
     ("relation", "cells"), [("left of", (3, 5)), ("right of", (2, 1)), ("above", (0, 8)), ("below", (7, 4))]
 )
-def test_relations_are_told_from_their_opposites(relation: str, cells: tuple[int, int]):
+def test_relations_are_distinguished_from_their_opposites(relation: str, cells: tuple[int, int]):
     def picture(a: int, b: int) -> np.ndarray:
         return render(Scene("black", (Thing("cross", "green", "small", a), Thing("ring", "yellow", "small", b))))
 

@@ -1,4 +1,4 @@
-"""The training loop: what is frozen stays, ratios are met, a stopped run goes on exactly, and losses are the model's."""
+"""The training loop: what is frozen stays, ratios are met, a stopped run resumes exactly, and losses are the model's."""
 
 import copy
 from dataclasses import replace
@@ -50,8 +50,8 @@ def test_the_stages_are_the_papers():
     assert set(PAPER["stage1"].trained) == adaptors == {"aligner", "gen_embed", "gen_aligner", "gen_head"}
     assert set(PAPER["stage2"].trained) == adaptors | {"language_model"}
     assert set(PAPER["stage3"].trained) == adaptors | {"language_model", "vision_model"}
-    told = {name: (s.learning_rate, s.warm_up, s.batch, s.mix) for name, s in PAPER.items()}
-    assert told == {
+    settings = {name: (s.learning_rate, s.warm_up, s.batch, s.mix) for name, s in PAPER.items()}
+    assert settings == {
         "stage1": (1e-3, 600, 256, (1, 0, 3)),
         "stage2": (1e-4, 5000, 512, (2, 3, 5)),
         "stage3": (4e-5, 0, 128, (5, 1, 4)),

@@ -1,4 +1,4 @@
-"""The VQ tokenizer's training: it learns, its codes stay alive, and a stopped run goes on exactly."""
+"""The VQ tokenizer's training: it learns, its codes stay alive, and a stopped run resumes exactly."""
 
 from dataclasses import replace
 from pathlib import Path

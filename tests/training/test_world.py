@@ -77,7 +77,7 @@ def test_pictures_are_anti_aliased_and_objects_stay_in_their_cells():
     assert len(np.unique(picture[changed][:, 1])) > 10
 
 
-def test_the_vocabulary_knows_every_word_spoken():
+def test_the_vocabulary_has_every_word_of_prompts_and_questions():
     tokenizer, rng = build_tokenizer(), np.random.default_rng(9)
     for index in range(500):
         held_out = bool(index % 2)
