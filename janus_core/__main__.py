@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +97,11 @@ def write_file(args: argparse.Namespace) -> None:
 
 
 def add_train(command: argparse.ArgumentParser) -> None:
+    from .mini.training import MiniWorld
     from .training import cli
 
     cli.add_arguments(command)
-    command.set_defaults(run=cli.run)
+    command.set_defaults(run=partial(cli.run, world=MiniWorld()))  # picklable, as --processes needs
 
 
 def add_eval(command: argparse.ArgumentParser) -> None:

@@ -1,1 +1,1 @@
-"""The embedded default: a world of drawn shapes, a miniature Janus trained in it, and how well it does there."""
+"""janus-mini, the embedded default: its world, its words, its first weights and its evaluation."""

@@ -1,8 +1,8 @@
-"""The pixel judge: reads a picture of the mini's world by colour, blobs and outlines, knowing nothing of any model.
+"""The pixel judge: reads a picture of the mini's world by colour, blobs and outlines, without any model.
 
-Coloured pixels are told from the grey ground by saturation, joined into blobs, and each blob's outline is compared
-with the five shapes drawn at the blob's own size. A picture follows its prompt when it shows exactly the objects
-asked for, each as described, in the relation named: objects too many are as wrong as objects missing.
+Pixels of high saturation are the foreground. They are joined into blobs, and each blob's outline is compared with the
+five shapes drawn at the blob's own size. A picture follows its prompt if it shows exactly the objects asked for, each
+as described and in the relation named. An extra object is as wrong as a missing one.
 """
 
 from dataclasses import dataclass
@@ -11,36 +11,19 @@ from itertools import permutations
 import numpy as np
 from scipy import ndimage
 
-from .world import BACKGROUNDS, CELL, COLOURS, SHAPES, SIZES, coverage, ground
+from .request import Request, Wanted, relation_holds
+from .world import BACKGROUNDS, CELL, COLOURS, SHAPES, SIZES, Thing, coverage, ground
 
-SATURATED = 70
-SPECK = 30  # px: a smaller blob is dirt, no object
-LIKENESS = 0.72
-ONE_COLOUR = 0.75
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """An object as a prompt describes it; None where the prompt leaves it open."""
-
-    shape: str | None
-    colour: str | None = None
-    size: str | None = None
-    cell: int | None = None
-
-
-@dataclass(frozen=True)
-class Request:
-    """All that a prompt asks for: the objects, how the first lies to the second, the background."""
-
-    things: tuple[Wanted, ...]
-    relation: str | None = None
-    background: str | None = None
+MIN_SATURATION = 70  # of a foreground pixel: its largest channel less its smallest, of 255
+MIN_PIXELS = 30  # of an object; of the visible background
+MIN_OVERLAP = 0.72  # intersection over union with a shape's outline
+MIN_COLOUR_SHARE = 0.75  # of a blob's pixels that are nearest to its colour
+MAX_BACKGROUND_ERROR = 30  # mean absolute difference, of 255
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A blob: its words (None where it looks like nothing known), its cell, and its centre (x, y) in px."""
+    """An object found in a picture; shape or colour is None if it matches none of the world's. `centre` is (x, y) in px."""
 
     shape: str | None
     colour: str | None
@@ -49,17 +32,10 @@ class Seen:
     centre: tuple[float, float]
 
 
-def related(relation: str, a: tuple[float, float], b: tuple[float, float]) -> bool:
-    """Whether centre `a` lies `relation` ("left of", "right of", "above", "below") centre `b`, by half a cell or more."""
-    sideways, down = a[0] - b[0], a[1] - b[1]
-    step = {"left of": -sideways, "right of": sideways, "above": -down, "below": down}[relation]
-    return step >= CELL / 2
-
-
 def read(picture: np.ndarray) -> tuple[str | None, list[Seen]]:
-    """Background and objects of a picture, uint8 [H, W, 3] of the world's size."""
+    """The background (None if it matches none) and the objects of a picture, uint8 [SIDE, SIDE, 3]."""
     pixels = picture.astype(np.float32)
-    foreground = pixels.max(2) - pixels.min(2) > SATURATED
+    foreground = pixels.max(2) - pixels.min(2) > MIN_SATURATION
     palette = np.array(list(COLOURS.values()), np.float32)
     nearest = ((pixels[..., None, :] - palette) ** 2).sum(-1).argmin(-1)
     blobs = np.zeros(foreground.shape, np.int32)
@@ -67,28 +43,29 @@ def read(picture: np.ndarray) -> tuple[str | None, list[Seen]]:
     seen = []
     for index, where in enumerate(ndimage.find_objects(blobs), 1):
         mask = blobs[where] == index
-        if mask.sum() >= SPECK:
+        if mask.sum() >= MIN_PIXELS:
             seen.append(_read_blob(mask, nearest[where][mask], where))
-    return _read_ground(pixels, ~np.asarray(ndimage.binary_dilation(foreground, iterations=2), bool)), seen
+    return _read_background(pixels, ~np.asarray(ndimage.binary_dilation(foreground, iterations=2), bool)), seen
 
 
 def _read_blob(mask: np.ndarray, colours: np.ndarray, where: tuple[slice, slice]) -> Seen:
     votes = np.bincount(colours, minlength=len(COLOURS))
-    colour = tuple(COLOURS)[votes.argmax()] if votes.max() >= ONE_COLOUR * votes.sum() else None
+    colour = tuple(COLOURS)[votes.argmax()] if votes.max() >= MIN_COLOUR_SHARE * votes.sum() else None
     height, width = mask.shape
     side = max(height, width)
     square = np.zeros((side, side), bool)
     top, left = (side - height) // 2, (side - width) // 2
     square[top : top + height, left : left + width] = mask
-    likeness = [(square & m).sum() / (square | m).sum() for m in (_outline(shape, side) for shape in SHAPES)]
-    shape = SHAPES[int(np.argmax(likeness))] if max(likeness) >= LIKENESS else None
+    outlines = [_outline(shape, side) for shape in SHAPES]
+    overlaps = [(square & outline).sum() / (square | outline).sum() for outline in outlines]
+    shape = SHAPES[int(np.argmax(overlaps))] if max(overlaps) >= MIN_OVERLAP else None
     centre = (where[1].start + width / 2, where[0].start + height / 2)
     size = "small" if side < sum(SIZES.values()) / 2 else "large"
     return Seen(shape, colour, size, int(centre[1] // CELL) * 3 + int(centre[0] // CELL), centre)
 
 
 def _outline(shape: str, side: int) -> np.ndarray:
-    """The shape's mask filling a box of `side` px."""
+    """The shape's mask, stretched to fill a box of `side` px."""
     mask = coverage(shape, side) > 0.4
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     inner = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -97,27 +74,31 @@ def _outline(shape: str, side: int) -> np.ndarray:
     return inner[np.ix_(y.astype(int), x.astype(int))]
 
 
-def _read_ground(pixels: np.ndarray, visible: np.ndarray) -> str | None:
-    if visible.sum() < SPECK:
+def _read_background(pixels: np.ndarray, visible: np.ndarray) -> str | None:
+    if visible.sum() < MIN_PIXELS:
         return None
     errors = [abs(pixels[visible] - ground(name)[visible]).mean() for name in BACKGROUNDS]
-    return BACKGROUNDS[int(np.argmin(errors))] if min(errors) < 30 else None
+    return BACKGROUNDS[int(np.argmin(errors))] if min(errors) < MAX_BACKGROUND_ERROR else None
 
 
 def follows(picture: np.ndarray, request: Request) -> bool:
-    """Whether a picture, uint8 [H, W, 3], shows what was asked for and nothing else."""
+    """Whether a picture, uint8 [SIDE, SIDE, 3], shows what is asked for and nothing else."""
     background, seen = read(picture)
     if len(seen) != len(request.things) or request.background not in (None, background):
         return False
     return any(
         all(_fits(wanted, thing) for wanted, thing in zip(request.things, order, strict=True))
-        and (request.relation is None or related(request.relation, order[0].centre, order[1].centre))
+        and (request.relation is None or relation_holds(request.relation, order[0].centre, order[1].centre))
         for order in permutations(seen)
     )
 
 
-def _fits(wanted: Wanted, seen: Seen) -> bool:
-    asked = (wanted.shape, wanted.colour, wanted.size, wanted.cell)
+def _fits(wanted: Wanted | Thing, seen: Seen) -> bool:
     if seen.shape is None or seen.colour is None:
         return False
-    return all(a is None or a == b for a, b in zip(asked, (seen.shape, seen.colour, seen.size, seen.cell), strict=True))
+    pairs = zip(
+        (wanted.shape, wanted.colour, wanted.size, wanted.cell),
+        (seen.shape, seen.colour, seen.size, seen.cell),
+        strict=True,
+    )
+    return all(asked is None or asked == found for asked, found in pairs)

@@ -1,16 +1,14 @@
-"""janus-mini: its shape, its first weights, and its folder in DeepSeek's layout."""
+"""janus-mini: its config, the other files of its folder, and its first weights."""
 
 import json
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from ..config import JanusConfig, deepseek_config
 from ..model.janus import JanusModel
 from ..processing import BOS, EOS, IMAGE_TAG, PAD
-from ..training.vq import UNUSED
 from .vocabulary import ROLES, build_tokenizer
 from .world import SIDE
 
@@ -44,28 +42,22 @@ def mini_config(vocabulary: int) -> dict:
 
 
 def write_layout(folder: Path) -> JanusConfig:
-    """Write config, tokenizer and processor files, all of a checkpoint but its weights; return the model's shape."""
+    """Write every file of a checkpoint but its weights: config, tokenizer, processor. Returns the config."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer()
     tokenizer.save(str(folder / "tokenizer.json"))
     config = mini_config(tokenizer.get_vocab_size())
+    tokens = {"bos_token": BOS, "eos_token": EOS, "pad_token": PAD}
     files = {
         "config.json": config,
         "tokenizer_config.json": {
             "tokenizer_class": "LlamaTokenizerFast",
-            "bos_token": BOS,
-            "eos_token": EOS,
-            "pad_token": PAD,
+            **tokens,
             "model_max_length": 1024,
             "add_bos_token": True,
             "add_eos_token": False,
         },
-        "special_tokens_map.json": {
-            "additional_special_tokens": [IMAGE_TAG, *ROLES],
-            "bos_token": BOS,
-            "eos_token": EOS,
-            "pad_token": PAD,
-        },
+        "special_tokens_map.json": {"additional_special_tokens": [IMAGE_TAG, *ROLES]} | tokens,
         "preprocessor_config.json": {
             "background_color": [127, 127, 127],
             "do_normalize": True,
@@ -92,62 +84,20 @@ def write_layout(folder: Path) -> JanusConfig:
     return JanusConfig.from_dict(config)
 
 
-def new_model(config: JanusConfig, seed: int) -> JanusModel:
-    """A model of random weights, all small: larger ones let attention harden before it has learned where to look."""
+def new_model(config: JanusConfig, *, seed: int) -> JanusModel:
+    """A model of random weights.
+
+    They are small: with larger ones attention settles on few positions before it has learned which ones matter.
+    """
     torch.manual_seed(seed)
     model = JanusModel(config)
-    branches = (2 * config.llama.num_hidden_layers) ** -0.5
+    residual = (2 * config.llama.num_hidden_layers) ** -0.5  # GPT-2's factor for layers that add to the residual
     for name, module in model.language_model.named_modules():
         if isinstance(module, (nn.Linear, nn.Embedding)):
-            nn.init.normal_(module.weight, std=0.02 * (branches if name.endswith(("o_proj", "down_proj")) else 1.0))
-    for adaptor in (model.aligner, model.gen_aligner):  # what they hand over is of the size of a word's embedding
+            nn.init.normal_(module.weight, std=0.02 * (residual if name.endswith(("o_proj", "down_proj")) else 1.0))
+    for adaptor in (model.aligner, model.gen_aligner):  # so that their output is about as large as a word's embedding
         last = [layer for layer in adaptor.modules() if isinstance(layer, nn.Linear)][-1]
         nn.init.normal_(last.weight, std=0.1 * (3 * last.in_features) ** -0.5)
         nn.init.zeros_(last.bias)
     nn.init.normal_(model.vision_model.vision_tower.pos_embed, std=0.2)
     return model
-
-
-def principal_axes(features: Tensor, count: int) -> Tensor:
-    """Unit vectors [n, count] along the principal axes of features [n, f], the strong axes toned down."""
-    features = features - features.mean(0)
-    _, strengths, axes = torch.linalg.svd(features, full_matrices=False)
-    return F.normalize(features @ axes[:count].T / strengths[:count] ** 0.5, dim=-1)
-
-
-def looks_of_patches(patches: Tensor, width: int) -> Tensor:
-    """How picture patches [n, 3 * side * side] look, as vectors [n, width]: half colours, half outlines.
-
-    The outline is the patch's saturation as a share of its strongest: the same for a shape in every colour.
-    """
-    pixels = patches.unflatten(1, (3, -1))
-    saturation = pixels.amax(1) - pixels.amin(1)
-    outline = saturation / saturation.amax(1, keepdim=True).clamp(min=0.1)
-    return torch.cat([principal_axes(patches, width // 2), principal_axes(outline, width // 2)], dim=1)
-
-
-def pairs_of_looks(patches: Tensor, width: int) -> Tensor:
-    """Unit vectors [n, width] alike only where colours *and* outline are: random mixes of their products.
-
-    Sums of the two alone cannot say "a red circle or a blue square" without also saying "a blue circle".
-    """
-    colours, outlines = looks_of_patches(patches, 32).chunk(2, dim=1)
-    products = (colours[:, :, None] * outlines[:, None, :]).flatten(1)
-    mix = torch.randn(products.shape[1], width, generator=torch.Generator().manual_seed(0)) * width**-0.5
-    return F.normalize(products @ mix, dim=1)
-
-
-def start_from_looks(model: JanusModel, centres: Tensor) -> None:
-    """Let codes that look alike start alike, in what the transformer is shown of them and in how it says them.
-
-    `centres` are the patches [codes, 3 * side * side] that the VQ tokenizer's codes started from. Without this the
-    image head has to find out, code by code, that the codes of all red circles have something in common.
-    """
-    used = centres[:, 0] < UNUSED
-    with torch.no_grad():
-        shown, said = model.gen_embed.weight.zero_(), model.gen_head.vision_head.weight.zero_()
-        shown[used] = shown.shape[1] ** 0.5 * looks_of_patches(centres[used], shown.shape[1])
-        half = said.shape[1] // 2
-        said[used, :half] = 0.7 * looks_of_patches(centres[used], half)
-        said[used, half:] = pairs_of_looks(centres[used], said.shape[1] - half)
-        model.gen_head.vision_head.bias.zero_()

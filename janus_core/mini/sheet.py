@@ -1,9 +1,11 @@
-"""A contact sheet: some prompts by several seeds, and one prompt by CFG weight, for a person to look at."""
+"""A contact sheet: some prompts by several seeds, and one prompt by CFG weight."""
 
-import torch
+from dataclasses import replace
+
 from PIL import Image, ImageDraw
 
 from ..pipeline import Janus
+from .drawing import DrawingSettings
 
 PROMPTS = (
     "a red circle",
@@ -18,30 +20,23 @@ PROMPTS = (
     "a large purple triangle on a striped background",
 )
 SWEPT = "a yellow cross and a blue circle"
-SEEDS, GAP, WORDS = 6, 6, 300
+SEEDS = 6
+GAP, LABEL_WIDTH = 6, 300  # px
 
 
-def contact_sheet(
-    janus: Janus, cfg_weight: float, cfg_weights: list[float], temperature: float, top_p: float
-) -> Image.Image:
-    """PROMPTS at `cfg_weight`, a row each, seeds 0 to 5; below, SWEPT with seed 0 at each of `cfg_weights`."""
-    rows = [(text, _pictures(janus, text, SEEDS, cfg_weight, temperature, top_p)) for text in PROMPTS]
-    swept = [picture for weight in cfg_weights for picture in _pictures(janus, SWEPT, 1, weight, temperature, top_p)]
+def contact_sheet(janus: Janus, settings: DrawingSettings, *, cfg_weights: list[float]) -> Image.Image:
+    """PROMPTS with `settings`, a row each, seeds 0 to 5; below, SWEPT with seed 0 at each of `cfg_weights`."""
+    first = replace(settings, pictures=1, seed=0)
+    rows = [(text, list(replace(first, pictures=SEEDS).draw(janus, text))) for text in PROMPTS]
+    swept = [replace(first, cfg_weight=weight).draw(janus, SWEPT)[0] for weight in cfg_weights]
     rows.append((f"{SWEPT}\nseed 0, CFG weight {', '.join(f'{w:g}' for w in cfg_weights)}", swept))
-    step = rows[0][1][0].width + GAP
+    step = rows[0][1][0].shape[1] + GAP
     columns = max(SEEDS, len(cfg_weights))
-    sheet = Image.new("RGB", (WORDS + columns * step, len(rows) * step + GAP), "white")
+    sheet = Image.new("RGB", (LABEL_WIDTH + columns * step, len(rows) * step + GAP), "white")
     pen = ImageDraw.Draw(sheet)
     for line, (text, pictures) in enumerate(rows):
         top = GAP + line * step
         pen.text((GAP, top + step // 3), text, fill="black")
         for column, picture in enumerate(pictures):
-            sheet.paste(picture, (WORDS + column * step, top))
+            sheet.paste(Image.fromarray(picture), (LABEL_WIDTH + column * step, top))
     return sheet
-
-
-def _pictures(
-    janus: Janus, prompt: str, count: int, cfg_weight: float, temperature: float, top_p: float
-) -> list[Image.Image]:
-    drawn = janus.decode(janus.generate(prompt, count, cfg_weight=cfg_weight, temperature=temperature, top_p=top_p))
-    return [Image.fromarray(picture.numpy()) for picture in (drawn * 255).round().to(torch.uint8).cpu()]

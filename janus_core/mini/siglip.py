@@ -1,12 +1,13 @@
-"""The first weights of the mini's SigLIP: it learns to name what each of its patches belongs to.
+"""Trains the mini's SigLIP: it learns to name the properties of the object at each patch.
 
-DeepSeek starts from a SigLIP trained on web-scale pairs of pictures and captions, and stages 1 and 2 keep it frozen.
-The mini has no such model to start from, so its eye is trained here on the world itself, by dense classification:
-from each patch's feature a throw-away linear layer says which object its cell holds, on which ground, and at which place.
+DeepSeek starts from a SigLIP trained on web-scale pairs of pictures and captions, and keeps it frozen in stages 1 and
+2. The mini has no such model. Its SigLIP learns from the world itself, by dense classification: a linear layer, dropped
+afterwards, reads from each patch's feature which object its cell holds, on which background, and at which place.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +17,13 @@ from torch.nn import functional as F
 
 from ..config import VisionConfig
 from ..model.siglip import VisionModel
+from ..training.loop import ADAM_BETAS, learning_rate_at, optimizer_step
 from ..training.progress import RunLog
-from ..training.vq import learning_rate_at, to_pixels
-from .captions import draw_groups
-from .world import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, Scene, render, sample_crowded_scene, sample_scene
+from ..training.stages import with_settings
+from ..training.vq import to_pixels
+from .world import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, Scene, render, sample_mixed_scene
 
-QUESTIONS = {
+PROPERTIES: dict[str, tuple[str | None, ...]] = {
     "shape": (*SHAPES, None),
     "colour": (*COLOURS, None),
     "size": (*SIZES, None),
@@ -32,6 +34,8 @@ QUESTIONS = {
 
 @dataclass(frozen=True)
 class SigLIPRecipe:
+    """How SigLIP is trained. `warm_up` is in steps; the rate falls to 0 over the second half."""
+
     steps: int = 600
     batch: int = 32
     learning_rate: float = 1e-3
@@ -40,56 +44,52 @@ class SigLIPRecipe:
 
 
 def labels_of(scene: Scene) -> np.ndarray:
-    """What a scene holds at each patch: indices into each entry of QUESTIONS, [5, 36]."""
-    cells = np.empty((len(QUESTIONS), 9), np.int64)
-    cells[:4] = [[len(SHAPES)], [len(COLOURS)], [len(SIZES)], [BACKGROUNDS.index(scene.background)]]
-    cells[4] = range(9)
+    """The class of each property at each patch, int64 [5, 36]."""
+    cells: list[list[str | None]] = [[None, None, None, scene.background, place] for place in PLACES]
     for thing in scene.things:
-        cells[:3, thing.cell] = [
-            SHAPES.index(thing.shape),
-            tuple(COLOURS).index(thing.colour),
-            tuple(SIZES).index(thing.size),
-        ]
-    return cells.reshape(-1, 3, 3).repeat(2, 1).repeat(2, 2).reshape(len(QUESTIONS), -1)
+        cells[thing.cell][:3] = thing.shape, thing.colour, thing.size
+    classes = [[options.index(value) for options, value in zip(PROPERTIES.values(), c, strict=True)] for c in cells]
+    return np.array(classes, np.int64).T.reshape(-1, 3, 3).repeat(2, 1).repeat(2, 2).reshape(len(PROPERTIES), -1)
 
 
 def train_siglip(
-    config: VisionConfig, recipe: SigLIPRecipe, folder: Path, device: str = "cpu", start: VisionModel | None = None
+    config: VisionConfig,
+    settings: dict[str, Any],
+    folder: Path,
+    *,
+    device: str,
+    start: VisionModel | None,
 ) -> VisionModel:
-    """Train an encoder for the mini's world, from nothing or on from `start`.
+    """Train an encoder for the mini's world, a new one or `start`; `settings` are changes to SigLIPRecipe.
 
-    Leaves `siglip.safetensors`, `siglip.csv` and `siglip.png` in `folder`.
+    Writes `siglip.safetensors`, `siglip.csv` and `siglip.png` to `folder`. Raises InputError for an unknown setting.
     """
+    recipe = with_settings(SigLIPRecipe(), "siglip", settings)
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
     model = (start or VisionModel(config, nn, {})).requires_grad_(True).to(device)
     if start is None:
         nn.init.normal_(model.vision_tower.pos_embed, std=0.2)
-    namer = nn.Linear(config.width, sum(len(options) for options in QUESTIONS.values())).to(device)
-    trained = [*model.parameters(), *namer.parameters()]
-    optimizer = torch.optim.AdamW(trained, betas=(0.9, 0.95), weight_decay=0.0)
-    log = RunLog(folder, "siglip", ("loss", *QUESTIONS))
-    for step in range(recipe.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, recipe.learning_rate, recipe.warm_up, recipe.steps, 0.5)
-        scenes = [
-            sample_crowded_scene(rng) if rng.random() < 0.3 else sample_scene(rng, draw_groups(rng))
-            for _ in range(recipe.batch)
-        ]
+    sizes = [len(classes) for classes in PROPERTIES.values()]
+    classifier = nn.Linear(config.width, sum(sizes)).to(device)
+    trained = [*model.parameters(), *classifier.parameters()]
+    optimizer = torch.optim.AdamW(trained, betas=ADAM_BETAS, weight_decay=0.0)
+    log = RunLog(folder, "siglip", ("loss", *PROPERTIES))
+    for step in range(1, recipe.steps + 1):
+        scenes = [sample_mixed_scene(rng, crowded=0.3) for _ in range(recipe.batch)]
         pixels = to_pixels(np.stack([render(scene) for scene in scenes])).to(device)
-        labels = torch.from_numpy(np.stack([labels_of(scene) for scene in scenes])).to(device)
-        parts = namer(model(pixels)).split([len(options) for options in QUESTIONS.values()], dim=-1)
-        losses = [F.cross_entropy(part.flatten(0, 1), labels[:, i].flatten()) for i, part in enumerate(parts)]
+        labels = torch.from_numpy(np.stack([labels_of(scene) for scene in scenes])).to(device)  # [batch, 5, 36]
+        logits = classifier(model(pixels)).split(sizes, dim=-1)  # 5 of [batch, 36, classes]
+        losses = [F.cross_entropy(part.flatten(0, 1), labels[:, i].flatten()) for i, part in enumerate(logits)]
         loss: Tensor = torch.stack(losses).sum()
-        optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        if (step + 1) % 50 == 0:
-            named = enumerate(zip(QUESTIONS, parts, strict=True))
-            right = {q: (part.argmax(-1) == labels[:, i]).float().mean().item() for i, (q, part) in named}
-            log.report(step + 1, recipe.steps, {"loss": loss.item()} | right)
+        rate = learning_rate_at(step - 1, recipe.learning_rate, recipe.warm_up, recipe.steps, decay=0.5)
+        optimizer_step(optimizer, rate)
+        if step % 50 == 0:
+            named = zip(PROPERTIES, logits, labels.unbind(1), strict=True)
+            right = {name: (part.argmax(-1) == label).float().mean().item() for name, part, label in named}
+            log.report(step, recipe.steps, {"loss": loss.item()} | right)
     log.draw()
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "siglip.safetensors")
     return model

@@ -1,4 +1,4 @@
-"""What a training run tells: one progress line with losses and ETA, a CSV of every figure, and its curves as a PNG."""
+"""The log of a training run: a progress line with losses and time left, a CSV of every figure, its curves as a PNG."""
 
 import csv
 import math
@@ -8,16 +8,17 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-INKS = ("#1f6fb4", "#d0432b", "#2c9a4b", "#8a4fc0", "#c98a00", "#444444")
+CURVE_COLOURS = ("#1f6fb4", "#d0432b", "#2c9a4b", "#8a4fc0", "#c98a00", "#444444")
+PANEL_WIDTH, PANEL_HEIGHT = 720, 180  # px
 
 
 class RunLog:
-    """Appends a row of figures to `folder/name.csv` and prints it with the time left.
+    """Appends rows of figures to `folder/<name>.csv` and prints each with the time left.
 
-    The file's first row names the columns; a resumed run goes on below what is there, from `step` on.
+    A run that resumes at `step` keeps the file's rows up to that step.
     """
 
-    def __init__(self, folder: Path, name: str, columns: tuple[str, ...], step: int = 0):
+    def __init__(self, folder: Path, name: str, columns: tuple[str, ...], *, step: int = 0):
         self.path, self.columns, self.name = folder / f"{name}.csv", ("step", *columns), name
         self.start_step, self.start_time = step, time.monotonic()
         kept = [row for row in read_rows(self.path) if int(row["step"]) <= step] if self.path.exists() else []
@@ -27,6 +28,7 @@ class RunLog:
             writer.writerows(kept)
 
     def report(self, step: int, total: int, figures: dict[str, float]) -> None:
+        """Add the figures of step `step` of `total`, by column."""
         with self.path.open("a", newline="") as file:
             csv.writer(file).writerow([step] + [f"{figures[c]:.6g}" if c in figures else "" for c in self.columns[1:]])
         seconds = (time.monotonic() - self.start_time) / max(step - self.start_step, 1)
@@ -36,8 +38,8 @@ class RunLog:
               f"left {left // 3600}:{left // 60 % 60:02}:{left % 60:02}", file=sys.stderr, flush=True)  # fmt: skip
 
     def draw(self) -> None:
-        """Write the curves of the CSV beside it, as a PNG."""
-        draw_curves(self.path, self.path.with_suffix(".png"))
+        """Write the curves of the CSV to `folder/<name>.png`."""
+        draw_curves(read_rows(self.path), self.path.with_suffix(".png"))
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -46,11 +48,10 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def draw_curves(source: Path, target: Path, size: tuple[int, int] = (720, 180)) -> None:
-    """One panel a column over the steps, on a logarithmic scale, with its first, lowest and last value written out."""
-    rows = read_rows(source)
+def draw_curves(rows: list[dict[str, str]], target: Path) -> None:
+    """Draw one panel for each column: its curve on a logarithmic scale, with its first, last and extreme values."""
     columns = [c for c in rows[0] if c != "step"] if rows else []
-    width, height = size
+    width, height = PANEL_WIDTH, PANEL_HEIGHT
     sheet = Image.new("RGB", (width, height * max(len(columns), 1)), "white")
     pen = ImageDraw.Draw(sheet)
     for panel, column in enumerate(columns):
@@ -68,7 +69,7 @@ def draw_curves(source: Path, target: Path, size: tuple[int, int] = (720, 180)) 
         ]  # fmt: skip
         pen.line([(10, top + height - 15), (width - 10, top + height - 15)], fill="#bbbbbb")
         if len(line) > 1:
-            pen.line(line, fill=INKS[panel % len(INKS)], width=2)
+            pen.line(line, fill=CURVE_COLOURS[panel % len(CURVE_COLOURS)], width=2)
         summary = f"{column}: {points[0][1]:.4g} -> {points[-1][1]:.4g}  (from {low:.4g} to {high:.4g}, step {first} to {last})"
         pen.text((10, top + 6), summary, fill="black")
     sheet.save(target)

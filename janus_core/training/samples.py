@@ -1,4 +1,4 @@
-"""What the trainer learns from: samples of three kinds, drawn by ratio, the n-th of a run a pure function of its seed."""
+"""Training samples of three kinds: a user's own data, and their mixture by ratio."""
 
 import json
 from collections.abc import Callable
@@ -13,16 +13,17 @@ from ..errors import InputError
 from ..processing import IMAGE_TAG, Processor, Turn
 from .stages import KINDS
 
-Source = Callable[[np.random.Generator, int], "Sample"]  # a generator of its own, and how many came before
+PictureSource = Callable[[np.random.Generator, int], np.ndarray]  # count -> uint8 [count, H, W, 3]
+Source = Callable[[np.random.Generator, int], "Sample"]  # from the sample's own generator and its number in the run
 
 
 @dataclass(frozen=True)
 class Sample:
     """One training sequence.
 
-    Understanding and text: `ids` are a conversation, and the tokens [start, end) of each of `answers` are learned.
-    Generation: `ids` are the prompt up to begin_of_image, and the picture that follows is learned, given as `codes`
-    or as a picture (uint8 [H, W, 3]) for the VQ tokenizer to encode.
+    Understanding and text: `ids` are a conversation, and the loss is on the tokens [start, end) of each of `answers`.
+    Generation: `ids` are the prompt up to begin_of_image, and the loss is on the picture that follows, given as
+    `codes` or as a picture (uint8 [H, W, 3]) that the VQ tokenizer encodes.
     """
 
     kind: str
@@ -32,19 +33,20 @@ class Sample:
     codes: np.ndarray | None = None
 
     def length(self, image_tokens: int) -> int:
+        """Its tokens, where a picture to draw has `image_tokens`."""
         return len(self.ids) + (image_tokens if self.kind == "generation" else 0)
 
 
-def answered(processor: Processor, turns: list[Turn], pictures: tuple[np.ndarray, ...]) -> Sample:
-    """A sample that teaches what the assistant says, and where it ends, in each of its turns; the last is its own."""
+def answered(processor: Processor, turns: list[Turn], pictures: tuple[np.ndarray, ...] = ()) -> Sample:
+    """A conversation that ends with the assistant, with the loss on each of the assistant's turns and its EOS."""
     ids: list[int] = []
     answers = []
-    named = any(IMAGE_TAG in turn["content"] for turn in turns)
+    tagged = any(IMAGE_TAG in turn["content"] for turn in turns)
     for number, turn in enumerate(turns):
         if turn["role"] == "assistant":
             before = turns[:number]
-            shown = sum(t["content"].count(IMAGE_TAG) for t in before) if named else len(pictures)
-            prompt = processor.question_prompt(before, shown)
+            count = sum(t["content"].count(IMAGE_TAG) for t in before) if tagged else len(pictures)
+            prompt = processor.question_prompt(before, count)
             words = processor.tokenizer.encode(f" {turn['content'].strip()}", add_special_tokens=False).ids
             ids = [*prompt, *words, processor.eos]
             answers.append((len(prompt), len(ids)))
@@ -52,9 +54,16 @@ def answered(processor: Processor, turns: list[Turn], pictures: tuple[np.ndarray
 
 
 class Mixture:
-    """Samples of several sources by ratio. `sample(n)` depends on the seed and n alone, so a run resumes anywhere."""
+    """Samples of several sources by ratio.
 
-    def __init__(self, sources: dict[str, Source], mix: tuple[float, ...], seed: int, pad: int, condition_drop: float):
+    `sample(n)` depends on the seed and n alone, so that a run can resume at any sample. `mix` has a share for each of
+    KINDS. `condition_drop` is the share of drawing prompts replaced by `pad`, for classifier-free guidance. Raises
+    InputError for a share of a kind that has no source.
+    """
+
+    def __init__(
+        self, sources: dict[str, Source], mix: tuple[float, ...], *, seed: int, pad: int, condition_drop: float
+    ):
         missing = [kind for kind, share in zip(KINDS, mix, strict=True) if share and kind not in sources]
         if missing:
             raise InputError(f"The mix asks for {missing[0]} samples and the data has none: set its share to 0.")
@@ -66,19 +75,19 @@ class Mixture:
         kind = KINDS[int(rng.choice(len(KINDS), p=self.shares))]
         drop = rng.random() < self.condition_drop
         sample = self.sources[kind](rng, index)
-        if kind == "generation" and drop:  # the unconditional prompt of classifier-free guidance
+        if kind == "generation" and drop:  # the unconditional prompt keeps BOS and begin_of_image
             return replace(sample, ids=[sample.ids[0], *[self.pad] * (len(sample.ids) - 2), sample.ids[-1]])
         return sample
 
 
 def read_folder(folder: Path, processor: Processor) -> dict[str, Source]:
-    """A user's own data: `folder/*.jsonl`, one object a line, picture paths relative to the folder.
+    """A user's own data: `folder/*.jsonl`, one JSON object a line, picture paths relative to the folder.
 
-    `{"image": "a.png", "prompt": "..."}` teaches drawing; `{"images": ["a.png"], "question": "...", "answer": "..."}`
-    (or `"turns": [{"role": "user", "content": "..."}, ...]` ending with the assistant's) teaches answering; without
-    pictures it is plain text. Raises InputError naming file and line for anything else.
+    `{"image": "a.png", "prompt": "..."}` is a generation sample. `{"images": ["a.png"], "question": "...", "answer":
+    "..."}`, or `"turns": [{"role": "user", "content": "..."}, ...]` that end with the assistant's, is an understanding
+    sample, and without pictures a text sample. Raises InputError with file and line for anything else.
     """
-    lines: dict[str, list[dict]] = {}
+    entries: dict[str, list[dict]] = {}
     readable: set[Path] = set()
     files = sorted(folder.glob("*.jsonl"))
     if not files:
@@ -87,16 +96,16 @@ def read_folder(folder: Path, processor: Processor) -> dict[str, Source]:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             if line.strip():
                 kind, entry = _read_line(line, folder, f"{path} line {number}", processor, readable)
-                lines.setdefault(kind, []).append(entry)
+                entries.setdefault(kind, []).append(entry)
 
-    def source(entries: list[dict]) -> Source:
-        return lambda rng, index: _sample_of(entries[int(rng.integers(len(entries)))], processor)
+    def source(choices: list[dict]) -> Source:
+        return lambda rng, index: _sample_of(choices[int(rng.integers(len(choices)))], processor)
 
-    return {kind: source(entries) for kind, entries in lines.items()}
+    return {kind: source(choices) for kind, choices in entries.items()}
 
 
 def _read_line(line: str, folder: Path, where: str, processor: Processor, readable: set[Path]) -> tuple[str, dict]:
-    """A line's kind and what it says; `readable` gathers the pictures that were opened, to do so once each."""
+    """A line's kind and content. `readable` collects the pictures already checked, so that each is opened once."""
     try:
         entry = json.loads(line)
     except ValueError as error:
@@ -117,45 +126,62 @@ def _read_line(line: str, folder: Path, where: str, processor: Processor, readab
             with Image.open(path) as image:
                 image.verify()
         except Exception as error:  # Pillow's readers raise anything: OSError, SyntaxError, ValueError, ...
-            raise InputError(f"{where} names {path}, which is no picture that can be read ({error}).") from error
+            raise InputError(f"{where} names {path}, which cannot be read as a picture ({error}).") from error
     readable.update(paths)
     if "prompt" in entry:
         if len(paths) != 1:
             raise InputError(f"{where} has a prompt and {len(paths)} pictures: a prompt goes with exactly one.")
         if not isinstance(entry["prompt"], str) or not entry["prompt"].strip():
-            raise InputError(f"{where} has the prompt {entry['prompt']!r}: say in words what the picture shows.")
+            raise InputError(f"{where} has the prompt {entry['prompt']!r}: describe the picture in words.")
         return "generation", {"prompt": entry["prompt"], "paths": paths}
-    asked, told = entry.get("question"), entry.get("answer")
-    turns: Any = entry.get("turns", [{"role": "user", "content": asked}, {"role": "assistant", "content": told}])
+    question, answer = entry.get("question"), entry.get("answer")
+    turns: Any = entry.get("turns", [{"role": "user", "content": question}, {"role": "assistant", "content": answer}])
     if not isinstance(turns, list) or not all(
         isinstance(turn, dict) and isinstance(turn.get("content"), str) and turn["content"].strip() for turn in turns
     ):
-        raise InputError(f"{where} has a turn without words: each is an object with a role and its content, as text.")
+        raise InputError(
+            f"{where} has a turn without text: each turn is an object with a role and its content as text."
+        )
     if len(turns) < 2 or turns[-1].get("role") != "assistant":
-        raise InputError(f"{where} has turns that do not end with the assistant's: what it says is what is learned.")
+        raise InputError(
+            f"{where} has turns that do not end with the assistant's: add its answer, which is what the model learns."
+        )
     try:
         processor.question_prompt(turns[:-1], len(paths))
     except (InputError, KeyError) as error:
-        raise InputError(f"{where} is no conversation: {error}") from error
+        raise InputError(f"{where} is not a conversation: {error}") from error
     return ("understanding" if paths else "text"), {"turns": turns, "paths": paths}
 
 
 def _sample_of(entry: dict, processor: Processor) -> Sample:
-    pictures = []
-    for path in entry["paths"]:
-        with Image.open(path) as image:
-            pictures.append(image.convert("RGB"))
+    pictures = [_open(path) for path in entry["paths"]]
     if "prompt" in entry:
         square = centre_crop(pictures[0], processor.image_size)
         return Sample("generation", processor.drawing_prompt(entry["prompt"]), pictures=(square,))
-    arrays = tuple(np.asarray(picture) for picture in pictures)
-    return answered(processor, entry["turns"], arrays)
+    return answered(processor, entry["turns"], tuple(np.asarray(picture) for picture in pictures))
+
+
+def _open(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.convert("RGB")
 
 
 def centre_crop(image: Image.Image, size: int) -> np.ndarray:
-    """Resize the short side to `size` and cut out the middle square, uint8 [size, size, 3]."""
+    """The picture with its short side resized to `size` and its middle square cut out, uint8 [size, size, 3]."""
     scale = size / min(image.size)
     width, height = (max(round(side * scale), size) for side in image.size)
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     left, top = (width - size) // 2, (height - size) // 2
     return np.array(image.crop((left, top, left + size, top + size)))
+
+
+def folder_pictures(folder: Path, size: int) -> PictureSource:
+    """A folder's pictures for the VQ tokenizer, each resized and cropped to `size`. Raises InputError if it has none."""
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"))
+    if not paths:
+        raise InputError(f"{folder} holds no picture (.png, .jpg, .webp).")
+
+    def pictures(rng: np.random.Generator, count: int) -> np.ndarray:
+        return np.stack([centre_crop(_open(paths[i]), size) for i in rng.integers(len(paths), size=count)])
+
+    return pictures

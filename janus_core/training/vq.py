@@ -1,15 +1,15 @@
-"""Training of the VQ tokenizer, the eye that draws: reconstruction, codebook, commitment, and no code left dead.
+"""Training of the VQ tokenizer: reconstruction, codebook and commitment losses, and a use for every code.
 
-The codes start as k-means of raw picture patches, seen along their principal axes: for the first `seeded_steps` a patch's code is its nearest patch
-centre, which the encoder learns to name (cross-entropy over the codebook) while the decoder learns to draw it. From
-then on the encoder chooses for itself. Reconstruction reaches the codebook directly and the encoder straight through
-the choice (van den Oord et al. 2017); a code that nothing chooses is moved onto a vector that no code stands for well.
+The codes start as k-means centres of raw picture patches, projected on the centres' principal axes. For the first
+`seeded_steps` the code of a patch is its nearest centre: the encoder learns to name it (cross-entropy over the
+codebook) and the decoder to draw it. After that the encoder chooses the codes. The reconstruction loss reaches the
+codebook directly and the encoder by the straight-through estimate (van den Oord et al. 2017). A code that is not chosen
+for long is moved to a vector that is far from every code.
 
-A tokenizer that a transformer has learned to speak through must keep its codes: there the decoder alone learns on.
+A language model depends on the codes of its tokenizer. Of a trained tokenizer only the decoder is trained further.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,17 +21,18 @@ from torch.nn import functional as F
 
 from ..config import VQConfig
 from ..model.vq import VQModel
+from .loop import ADAM_BETAS, learning_rate_at, optimizer_step, write_state
 from .progress import RunLog
+from .samples import PictureSource
 
-Pictures = Callable[[np.random.Generator, int], np.ndarray]
-UNUSED = 1e3  # the coordinates of a centre that stands for no patch
-LONELY = 0.1  # squared distance between unit vectors from which on a vector has no code of its own
-SHARPNESS = 20.0  # cosine likeness -> logits, when the encoder learns to name codes
+UNUSED_CENTRE = 1e3  # coordinates of a centre that no patch belongs to
+LONELY = 0.1  # squared distance between unit vectors from which on a vector counts as far from its code
+SHARPNESS = 20.0  # cosine similarity -> logits of the codes, in the naming loss
 
 
 @dataclass(frozen=True)
 class VQRecipe:
-    """How the tokenizer is trained. `warm_up` steps ease the learning rate in, the last `decay` share eases it out."""
+    """How the tokenizer is trained. `warm_up` is in steps; the learning rate falls to 0 over the last `decay` share."""
 
     steps: int = 4500
     batch: int = 8
@@ -41,10 +42,10 @@ class VQRecipe:
     seed_pictures: int = 1000
     seeded_steps: int = 4400
     commitment: float = 0.25
-    naming: float = 0.1  # weight of the cross-entropy while seeded
-    edges: float = 0.5  # weight of the L1 between neighbouring pixels' differences
-    worst: float = 0.2  # weight of the L1 over each picture's worst 4x4 pixels, for specks that a mean forgives
-    dead_after: int = 400  # steps without being chosen
+    naming: float = 0.1  # weight of the cross-entropy during the seeded steps
+    edges: float = 0.5  # weight of the L1 loss on differences between neighbouring pixels
+    worst: float = 0.2  # weight of the L1 loss on each picture's worst 4x4 pixels: a mean hardly notices specks
+    dead_after: int = 400  # steps in which a code is not chosen
     seed: int = 0
     save_every: int = 200
     report_every: int = 50
@@ -55,26 +56,20 @@ def to_pixels(pictures: np.ndarray) -> Tensor:
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
 
 
-def learning_rate_at(step: int, peak: float, warm_up: int, steps: int, decay: float) -> float:
-    """Linear warm-up, a plateau, and a linear way down to nothing over the last `decay` share of the steps."""
-    down = (steps - step) / (steps * decay) if decay else 1.0
-    return peak * min((step + 1) / max(warm_up, 1), 1.0, max(down, 0.0))
-
-
 def patches_of(pixels: Tensor, side: int) -> Tensor:
-    """Pixels [N, 3, H, W] -> the patches that become one code each, [N * h * w, 3 * side * side]."""
+    """Pixels [N, 3, H, W] -> their patches of one code each, [N * h * w, 3 * side * side]."""
     return F.unfold(pixels, side, stride=side).transpose(1, 2).flatten(0, 1)
 
 
 @torch.no_grad()
 def seed_centres(patches: Tensor, size: int, generator: torch.Generator, rounds: int = 3) -> Tensor:
-    """k-means++ of the distinct patches among [n, p]: `size` centres [size, p]; the last stay unused if they are fewer."""
+    """k-means++ of the distinct patches among [n, p]: centres [size, p]. Of fewer patches the last centres stay unused."""
     patches = patches.unique(dim=0)
     centres = patches[torch.randint(len(patches), (1,), generator=generator)].repeat(size, 1)
     distance = (patches - centres[:1]).square().sum(-1)
     for index in range(1, size):
         if distance.max() < 1e-6:
-            centres[index:] = UNUSED  # nothing is left to stand for; no patch is ever nearest to these
+            centres[index:] = UNUSED_CENTRE
             break
         centres[index] = patches[torch.multinomial(distance, 1, generator=generator)]
         distance = torch.minimum(distance, (patches - centres[index]).square().sum(-1))
@@ -87,12 +82,12 @@ def seed_centres(patches: Tensor, size: int, generator: torch.Generator, rounds:
 
 
 def nearest_centre(patches: Tensor, centres: Tensor) -> Tensor:
-    """Which centre each patch [n, p] is nearest to, [n]."""
+    """The index of the centre nearest to each patch [n, p], [n]."""
     return (patches @ centres.T - centres.square().sum(-1) / 2).argmax(-1)
 
 
 def reconstruction_loss(drawn: Tensor, pixels: Tensor, edges: float, worst: float) -> Tensor:
-    """L1 + L2 + `edges` times the L1 of neighbouring pixels' differences + `worst` times that of the worst 4x4 pixels."""
+    """L1 + L2 + `edges` * L1 of the differences of neighbouring pixels + `worst` * L1 of the worst 4x4 pixels."""
     errors = (drawn - pixels).abs()
     loss = errors.mean() + errors.square().mean()
     loss = loss + worst * F.avg_pool2d(errors.mean(1, keepdim=True), 4).flatten(1).amax(1).mean()
@@ -102,15 +97,13 @@ def reconstruction_loss(drawn: Tensor, pixels: Tensor, edges: float, worst: floa
 
 
 class VQTrainer:
-    """The tokenizer, its optimiser and its place in the run; `step` does one step on pixels [N, 3, H, W] in -1..1.
-
-    Of a trained tokenizer `start` only the decoder learns.
-    """
+    """A tokenizer in training, a new one or `start`, of which only the decoder is trained."""
 
     def __init__(
         self,
         config: VQConfig,
         recipe: VQRecipe,
+        *,
         device: str = "cpu",
         dtype: torch.dtype = torch.bfloat16,
         start: VQModel | None = None,
@@ -127,7 +120,7 @@ class VQTrainer:
             codebook = self.model.quantize.embedding.weight
             codebook.data = F.normalize(codebook.data, dim=-1)
         trained = [weight for weight in self.model.parameters() if weight.requires_grad]
-        self.optimizer = torch.optim.AdamW(trained, betas=(0.9, 0.95), weight_decay=0.0)
+        self.optimizer = torch.optim.AdamW(trained, betas=ADAM_BETAS, weight_decay=0.0)
         self.rng = np.random.default_rng(recipe.seed)
         self.generator = torch.Generator().manual_seed(recipe.seed)
         self.last_chosen = torch.zeros(config.codebook_size, dtype=torch.long)
@@ -135,24 +128,22 @@ class VQTrainer:
         self.steps_done = 0
 
     def seed(self, pixels: Tensor) -> None:
-        """Start the codes as k-means of these pictures' patches."""
+        """Initialise the codes by k-means of these pictures' patches, pixels [N, 3, H, W]."""
         patches, embedding = patches_of(pixels, self.side), self.model.quantize.embedding
         centres = self.centres = seed_centres(patches, len(self.last_chosen), self.generator).to(self.device)
-        used = centres[centres[:, 0] < UNUSED]
+        used = centres[centres[:, 0] < UNUSED_CENTRE]
         mean = used.mean(0)
         axes = torch.linalg.svd(used - mean, full_matrices=False).Vh[: embedding.embedding_dim]
         embedding.weight.data[: len(used)] = F.normalize((used - mean) @ axes.T, dim=-1)
 
     def step(self, pixels: Tensor) -> dict[str, float]:
+        """One optimiser step on pixels [N, 3, H, W] in -1..1. Returns the figures of the log."""
         recipe, quantize = self.recipe, self.model.quantize
-        rate = learning_rate_at(self.steps_done, recipe.learning_rate, recipe.warm_up, recipe.steps, recipe.decay)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         autocast = torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
         with autocast:
             z = self.model.quant_conv(self.model.encoder(pixels))
         z = F.normalize(z.float(), dim=1).permute(0, 2, 3, 1)  # [N, h, w, d]
-        vectors = z.flatten(0, 2)
+        vectors = z.flatten(0, 2)  # [N * h * w, d]
         chosen = quantize.nearest(vectors.detach())
         if self.centres is not None and self.steps_done < recipe.seeded_steps:
             ids = nearest_centre(patches_of(pixels, self.side), self.centres)
@@ -162,33 +153,32 @@ class VQTrainer:
             ids, naming = chosen, z.new_zeros(())
         code = quantize.lookup(ids)
         commitment = (code - vectors).square().sum(-1).mean()
-        passed = (code + vectors - vectors.detach()).view_as(z).permute(0, 3, 1, 2).contiguous()
+        # Straight through: the value is `code`, the gradient goes to both.
+        quantized = (code + vectors - vectors.detach()).view_as(z).permute(0, 3, 1, 2).contiguous()
         with autocast:
-            drawn = self.model.decoder(self.model.post_quant_conv(passed))
+            drawn = self.model.decoder(self.model.post_quant_conv(quantized))
         drawn = drawn.float()
         loss = reconstruction_loss(drawn, pixels, recipe.edges, recipe.worst)
         total = loss + recipe.commitment * commitment + recipe.naming * naming
-        self.optimizer.zero_grad(set_to_none=True)
         total.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
+        rate = learning_rate_at(self.steps_done, recipe.learning_rate, recipe.warm_up, recipe.steps, recipe.decay)
+        optimizer_step(self.optimizer, rate)
         self.steps_done += 1
         self.last_chosen[chosen.cpu()] = self.steps_done
         revives = self.steps_done > recipe.seeded_steps and not self.keeps_codes
         revived = self._revive(vectors.detach(), code.detach()) if revives else 0
-        error = F.mse_loss(drawn.detach().clamp(-1, 1), pixels).item() / 4
-        named = (chosen == ids).float().mean().item()
-        figures: dict[str, float] = {
+        error = F.mse_loss(drawn.detach().clamp(-1, 1), pixels).item() / 4  # of pixels in 0..1
+        return {
             "loss": loss.item(),
             "psnr": -10 * math.log10(error),
             "commitment": commitment.item(),
-            "named": named,
+            "named": (chosen == ids).float().mean().item(),
+            "revived": float(revived),
         }
-        return figures | {"revived": float(revived)}
 
     @torch.no_grad()
     def _revive(self, vectors: Tensor, codes: Tensor) -> int:
-        """Move codes long unchosen onto vectors that lie far from their codes; where none does, none is needed."""
+        """Move up to 8 codes that were not chosen for long to vectors that are far from their codes; return how many."""
         far = (vectors - codes).square().sum(-1).cpu()
         far = far * (far > LONELY)
         dead = (self.steps_done - self.last_chosen > self.recipe.dead_after).nonzero().squeeze(1)
@@ -200,13 +190,14 @@ class VQTrainer:
         return len(dead)
 
     def save(self, path: Path) -> None:
+        """Write all that `resume` needs."""
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "centres": self.centres}
         state |= {"last_chosen": self.last_chosen, "steps_done": self.steps_done}
         state |= {"generator": self.generator.get_state(), "rng": self.rng.bit_generator.state}
-        torch.save(state, path.with_suffix(".tmp"))
-        path.with_suffix(".tmp").replace(path)
+        write_state(state, path)
 
     def resume(self, path: Path) -> None:
+        """Continue exactly where `save` was called."""
         state = torch.load(path, weights_only=True, map_location=self.device)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -219,25 +210,25 @@ class VQTrainer:
 def train_vq(
     config: VQConfig,
     recipe: VQRecipe,
-    pictures: Pictures,
+    pictures: PictureSource,
     folder: Path,
+    *,
     device: str = "cpu",
     dtype: torch.dtype = torch.bfloat16,
     start: VQModel | None = None,
 ) -> VQModel:
-    """Train a tokenizer on `pictures(rng, count)`: uint8 [count, H, W, 3], sides multiples of the downsampling.
+    """Train a new tokenizer, or the decoder of `start`, on pictures with sides that are multiples of its downsampling.
 
-    Of a trained one, `start`, only the decoder learns: its codes stay. Goes on from `folder/vq_state.pt` where there is
-    one; leaves `vq.safetensors`, `vq.csv` and `vq.png` in `folder`.
+    Resumes from `folder/vq_state.pt` if it exists. Writes `vq.safetensors`, `vq.csv` and `vq.png` to `folder`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    trainer, state = VQTrainer(config, recipe, device, dtype, start), folder / "vq_state.pt"
+    trainer, state = VQTrainer(config, recipe, device=device, dtype=dtype, start=start), folder / "vq_state.pt"
     if state.exists():
         trainer.resume(state)
     elif start is None:
         trainer.seed(to_pixels(pictures(trainer.rng, recipe.seed_pictures)))
         trainer.save(state)
-    log = RunLog(folder, "vq", ("loss", "psnr", "commitment", "named", "revived"), trainer.steps_done)
+    log = RunLog(folder, "vq", ("loss", "psnr", "commitment", "named", "revived"), step=trainer.steps_done)
     while trainer.steps_done < recipe.steps:
         figures = trainer.step(to_pixels(pictures(trainer.rng, recipe.batch)).to(device))
         step = trainer.steps_done

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from janus_core.mini.codes import WorldCodes
 from janus_core.mini.model import new_model, write_layout
-from janus_core.mini.samples import WorldCodes, world_sources
+from janus_core.mini.samples import world_sources
 from janus_core.model.janus import JanusModel
 from janus_core.processing import Processor
 from janus_core.training.samples import Source as SampleSource

@@ -17,9 +17,13 @@ from weights_digest import digest
 import janus_core
 from janus_core.errors import InputError
 from janus_core.mini import evaluate
-from janus_core.mini.captions import QUESTION_KINDS
+from janus_core.mini.drawing import DrawingSettings
+from janus_core.mini.eval_prompts import CATEGORIES, choose_prompts
 from janus_core.mini.geneval import draw_prompts
 from janus_core.mini.judge import follows
+from janus_core.mini.questions import QUESTION_KINDS
+from janus_core.mini.training import MiniWorld
+from janus_core.mini.world import world_pictures
 from janus_core.training import cli
 from janus_core.training.samples import read_folder
 from janus_core.weights.convert import convert
@@ -28,7 +32,8 @@ from janus_core.weights.convert import convert
 def command(*arguments: str) -> None:
     parser = argparse.ArgumentParser()
     cli.add_arguments(parser)
-    cli.run(parser.parse_args([*arguments, "--device", "cpu", "--autocast", "fp32", "--dtype", "fp32"]))
+    args = parser.parse_args([*arguments, "--device", "cpu", "--autocast", "fp32", "--dtype", "fp32"])
+    cli.run(args, MiniWorld())
 
 
 @pytest.fixture
@@ -154,18 +159,20 @@ def test_a_checkpoints_tokenizer_learns_to_draw_its_codes_better_and_keeps_them(
     out = tmp_path / "drawn"
     command("vq", "--checkpoint", str(tiny_folder), "--out", str(out), "--steps", "2", "--batch", "1")
     before, after = janus_core.load(tiny_folder), janus_core.load(out)
-    pictures = torch.from_numpy(cli.world_pictures(np.random.default_rng(1), 2)).float() / 255
+    pictures = torch.from_numpy(world_pictures(np.random.default_rng(1), 2)).float() / 255
     codes = before.encode(pictures)
     assert torch.equal(after.encode(pictures).ids, codes.ids)
     assert not torch.equal(after.decode(codes), before.decode(codes))
     assert digest(before.model.language_model) == digest(after.model.language_model)
 
 
-def test_a_checkpoints_eye_goes_on_learning(tiny_folder: Path, tmp_path: Path):
+def test_a_checkpoints_siglip_learns_further(tiny_folder: Path, tmp_path: Path):
     out = tmp_path / "seeing"
     command("siglip", "--checkpoint", str(tiny_folder), "--out", str(out), "--steps", "1", "--learning-rate", "1e-5")
-    eyes = [janus_core.load(folder).model.vision_model.state_dict() for folder in (tiny_folder, out)]
-    change = max(float((after - before).abs().max()) for before, after in zip(*(e.values() for e in eyes), strict=True))
+    encoders = [janus_core.load(folder).model.vision_model.state_dict() for folder in (tiny_folder, out)]
+    change = max(
+        float((after - before).abs().max()) for before, after in zip(*(e.values() for e in encoders), strict=True)
+    )
     assert 0 < change < 1e-4
 
 
@@ -208,7 +215,7 @@ def test_a_toml_setting_of_nothing_is_named_too(tiny_folder: Path, tmp_path: Pat
         command(phase, *flags)
 
 
-def test_the_eye_is_not_trained_on_a_users_pictures_without_a_word(tiny_folder: Path, data: Path, tmp_path: Path):
+def test_siglip_refuses_a_users_pictures(tiny_folder: Path, data: Path, tmp_path: Path):
     with pytest.raises(InputError, match="leave --data out"):
         command("siglip", "--checkpoint", str(tiny_folder), "--data", str(data), "--out", str(tmp_path / "out"))
 
@@ -248,7 +255,7 @@ def test_a_folder_without_lines_is_refused(tmp_path: Path, processor):
         read_folder(tmp_path, processor)
 
 
-def test_a_stage_before_its_eyes_are_trained_is_refused(tmp_path: Path):
+def test_a_stage_before_its_encoders_are_trained_is_refused(tmp_path: Path):
     with pytest.raises(InputError, match="no trained vq"):
         command("stage1", "--out", str(tmp_path / "new"))
 
@@ -259,7 +266,7 @@ def test_a_tokenizer_that_does_not_know_the_world_is_refused(tiny_folder: Path, 
 
 
 @pytest.mark.parametrize("mix", ["1:2", "0:0:0", "1:-1:2"])
-def test_a_mix_that_is_none_is_refused(mix: str, tiny_folder: Path, data: Path, tmp_path: Path):
+def test_a_mix_that_is_not_valid_is_refused(mix: str, tiny_folder: Path, data: Path, tmp_path: Path):
     where = ("--checkpoint", str(tiny_folder), "--data", str(data), "--out", str(tmp_path / "new"))
     with pytest.raises(InputError, match="mix"):
         command("stage1", *where, "--mix", mix)
@@ -287,7 +294,7 @@ def test_the_evaluation_reports_every_category_and_keeps_pictures_as_geneval_doe
     report = evaluate.run(args, janus_core.load(tiny_folder))
     assert json.loads((tmp_path / "report.json").read_text()) == report
     assert set(report["cfg"]) == {"1", "2"}
-    assert set(report["cfg"]["1"]) == {*evaluate.CATEGORIES, "mean"}
+    assert set(report["cfg"]["1"]) == {*CATEGORIES, "mean"}
     assert set(report["answers"]) == {*QUESTION_KINDS, "mean"}
     homes = sorted((tmp_path / "cfg2").iterdir())
     assert [home.name for home in homes] == [f"{i:05}" for i in range(12)]
@@ -295,7 +302,7 @@ def test_the_evaluation_reports_every_category_and_keeps_pictures_as_geneval_doe
     assert metadata["tag"] == "single_object" and metadata["include"][0]["count"] == 1
     assert Image.open(homes[0] / "samples" / "00001.png").size == (96, 96)
     # What is kept is what was judged: the scores can be had again from the files.
-    prompts = evaluate.choose_prompts(2)
+    prompts = choose_prompts(2)
     again = [
         np.mean([follows(np.asarray(Image.open(file)), p.request) for file in sorted((home / "samples").iterdir())])
         for p, home in zip(prompts, homes, strict=True)
@@ -304,7 +311,7 @@ def test_the_evaluation_reports_every_category_and_keeps_pictures_as_geneval_doe
 
 
 def test_scores_are_means_over_prompts_seen_and_held_out():
-    prompts = evaluate.choose_prompts(4)
+    prompts = choose_prompts(4)
     shares = [0.25 if prompt.held_out else 0.75 for prompt in prompts]
     table = evaluate.summarise(prompts, shares)
     assert table["counting"] == {"all": 0.5, "seen": 0.75, "held_out": 0.25, "prompts": 4}
@@ -315,8 +322,10 @@ def test_genevals_own_prompts_are_drawn_into_its_layout(tiny_folder: Path, tmp_p
     lines = [{"tag": "single_object", "include": [{"class": "bench", "count": 1}], "prompt": "a photo of a bench"}]
     (tmp_path / "metadata.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
     janus = janus_core.load(tiny_folder)
-    assert draw_prompts(janus, tmp_path / "metadata.jsonl", tmp_path / "out", 2, 2.0, 1.0, 1.0, seed=4) == 1
+    settings = DrawingSettings(pictures=2, seed=4, cfg_weight=2.0, temperature=1.0, top_p=1.0)
+    prompts = tmp_path / "metadata.jsonl"
+    assert draw_prompts(janus, prompts, tmp_path / "out", settings) == 1
     assert json.loads((tmp_path / "out" / "00000" / "metadata.jsonl").read_text()) == lines[0]
-    drawn = janus.decode(janus.generate("a photo of a bench", 2, 4, 2.0))[1]
+    drawn = janus.decode(janus.generate("a photo of a bench", 2, seed=4, cfg_weight=2.0))[1]
     kept = np.asarray(Image.open(tmp_path / "out" / "00000" / "samples" / "00001.png"))
     assert np.array_equal(kept, (drawn * 255).round().to(torch.uint8).numpy())

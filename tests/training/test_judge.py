@@ -5,16 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from janus_core.mini.captions import draw_groups, drawing_prompt
-from janus_core.mini.judge import Request, Wanted, follows, read
-from janus_core.mini.world import COLOURS, SHAPES, Scene, Thing, render, sample_scene
+from janus_core.mini.judge import follows, read
+from janus_core.mini.prompts import drawing_prompt
+from janus_core.mini.request import Request, Wanted
+from janus_core.mini.world import COLOURS, SHAPES, Scene, Thing, render, sample_group_sizes, sample_scene
 
 TRIALS = 400
 
 
 def scenes(seed: int, count: int = TRIALS) -> list[Scene]:
     rng = np.random.default_rng(seed)
-    return [sample_scene(rng, draw_groups(rng), held_out=bool(i % 2)) for i in range(count)]
+    return [sample_scene(rng, sample_group_sizes(rng), held_out=bool(i % 2)) for i in range(count)]
 
 
 def in_full(scene: Scene) -> Request:
@@ -73,7 +74,7 @@ def test_two_objects_with_their_colours_swapped_are_refused():
 @pytest.mark.parametrize(
     ("relation", "cells"), [("left of", (3, 5)), ("right of", (2, 1)), ("above", (0, 8)), ("below", (7, 4))]
 )
-def test_relations_are_told_from_their_opposites(relation: str, cells: tuple[int, int]):
+def test_relations_are_distinguished_from_their_opposites(relation: str, cells: tuple[int, int]):
     def picture(a: int, b: int) -> np.ndarray:
         return render(Scene("black", (Thing("cross", "green", "small", a), Thing("ring", "yellow", "small", b))))
 

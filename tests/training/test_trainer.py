@@ -1,4 +1,4 @@
-"""The training loop: what is frozen stays, ratios are met, a stopped run goes on exactly, and losses are the model's."""
+"""The training loop: what is frozen stays, ratios are met, a stopped run resumes exactly, and losses are the model's."""
 
 import copy
 from dataclasses import replace
@@ -12,7 +12,7 @@ from weights_digest import digest
 
 from janus_core.errors import InputError
 from janus_core.generation.text import embed_prompts
-from janus_core.mini.samples import turns_of
+from janus_core.mini.questions import ask
 from janus_core.model.janus import JanusModel
 from janus_core.processing import Processor
 from janus_core.training.samples import Mixture, Sample, Source
@@ -25,7 +25,7 @@ QUICK = {"batch": 8, "micro_batch": 4, "steps": 6, "warm_up": 2}
 
 
 def mixture(sources: dict[str, Source], stage: Stage, processor: Processor, seed: int = 3) -> Mixture:
-    return Mixture(sources, stage.mix, seed, processor.pad, stage.condition_drop)
+    return Mixture(sources, stage.mix, seed=seed, pad=processor.pad, condition_drop=stage.condition_drop)
 
 
 def trainer(model: JanusModel, processor: Processor, sources: dict[str, Source], stage: Stage) -> Trainer:
@@ -35,7 +35,7 @@ def trainer(model: JanusModel, processor: Processor, sources: dict[str, Source],
 @pytest.mark.parametrize("recipe", [MINI, PAPER], ids=["mini", "paper"])
 @pytest.mark.parametrize("name", ["stage1", "stage2", "stage3"])
 def test_a_stage_trains_its_parts_and_leaves_the_others_bit_for_bit(name, recipe, model, processor, sources):
-    stage = recipe[name].altered(**QUICK)
+    stage = replace(recipe[name], **QUICK)
     before = {part: digest(model.get_submodule(part)) for part in PARTS}
     run = trainer(model, processor, sources, stage)
     for _ in range(3):
@@ -50,8 +50,8 @@ def test_the_stages_are_the_papers():
     assert set(PAPER["stage1"].trained) == adaptors == {"aligner", "gen_embed", "gen_aligner", "gen_head"}
     assert set(PAPER["stage2"].trained) == adaptors | {"language_model"}
     assert set(PAPER["stage3"].trained) == adaptors | {"language_model", "vision_model"}
-    told = {name: (s.learning_rate, s.warm_up, s.batch, s.mix) for name, s in PAPER.items()}
-    assert told == {
+    settings = {name: (s.learning_rate, s.warm_up, s.batch, s.mix) for name, s in PAPER.items()}
+    assert settings == {
         "stage1": (1e-3, 600, 256, (1, 0, 3)),
         "stage2": (1e-4, 5000, 512, (2, 3, 5)),
         "stage3": (4e-5, 0, 128, (5, 1, 4)),
@@ -73,13 +73,13 @@ def test_ratios_are_met_over_a_thousand_steps_and_a_tenth_of_the_prompts_are_dro
 
 
 def test_each_step_mixes_the_kinds(model, processor, sources):
-    run = trainer(model, processor, sources, replace(MINI["stage2"].altered(**QUICK), batch=32, mix=(2, 3, 5)))
+    run = trainer(model, processor, sources, replace(MINI["stage2"], **QUICK | {"batch": 32, "mix": (2, 3, 5)}))
     assert set(run.step()) == {*KINDS, "gradient", "rate"}
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_a_resumed_run_equals_one_never_stopped_bit_for_bit(ema, model, processor, sources, tmp_path: Path):
-    stage = MINI["stage3"].altered(**QUICK, ema=ema)
+    stage = replace(MINI["stage3"], **QUICK, ema=ema)
     whole, halves = copy.deepcopy(model), copy.deepcopy(model)
     run_stage(trainer(whole, processor, sources, stage), "stage3", tmp_path / "whole", report_every=1)
 
@@ -95,7 +95,7 @@ def test_a_resumed_run_equals_one_never_stopped_bit_for_bit(ema, model, processo
 
 
 def test_a_state_is_written_under_the_names_that_files_have(model, processor, sources, tmp_path: Path):
-    run = trainer(model, processor, sources, MINI["stage2"].altered(**QUICK, ema=0.9))
+    run = trainer(model, processor, sources, replace(MINI["stage2"], **QUICK, ema=0.9))
     run.step()
     run.save(tmp_path / "stage2.pt")
     state = torch.load(tmp_path / "stage2.pt", weights_only=True)
@@ -107,10 +107,10 @@ def test_a_state_is_written_under_the_names_that_files_have(model, processor, so
 
 
 def test_a_state_of_another_run_is_refused(model, processor, sources, tmp_path: Path):
-    run = trainer(model, processor, sources, MINI["stage1"].altered(**QUICK))
+    run = trainer(model, processor, sources, replace(MINI["stage1"], **QUICK))
     run.save(tmp_path / "stage.pt")
     with pytest.raises(ValueError, match="another run"):
-        trainer(model, processor, sources, MINI["stage2"].altered(**QUICK)).resume(tmp_path / "stage.pt")
+        trainer(model, processor, sources, replace(MINI["stage2"], **QUICK)).resume(tmp_path / "stage.pt")
 
 
 def test_loss_falls_on_a_fixed_batch(model, processor, sources):
@@ -126,7 +126,7 @@ def test_loss_falls_on_a_fixed_batch(model, processor, sources):
 
 def test_accumulated_micro_batches_equal_one_batch(model, processor, sources):
     other = copy.deepcopy(model)
-    stage = MINI["stage3"].altered(**QUICK)
+    stage = replace(MINI["stage3"], **QUICK)
     trainer(model, processor, sources, stage).step()
     trainer(other, processor, sources, replace(stage, micro_batch=8)).step()
     for (name, a), b in zip(model.named_parameters(), other.parameters(), strict=True):
@@ -171,10 +171,8 @@ def test_the_answer_loss_covers_the_answers_and_their_ends_and_nothing_else(mode
 
 
 def test_training_sees_questions_as_answering_does(processor, sources):
-    from janus_core.mini.samples import ask
-
     exchange, scenes = ask("follow_up", np.random.default_rng(0))
-    prompt = processor.question_prompt(turns_of(exchange), len(scenes))
+    prompt = processor.question_prompt(exchange.question_turns(), len(scenes))
     words = processor.tokenizer.encode(exchange.answer, add_special_tokens=False).ids
     assert processor.decode(words) == exchange.answer
     assert prompt.count(processor.image) == 36 * len(scenes)
@@ -182,4 +180,4 @@ def test_training_sees_questions_as_answering_does(processor, sources):
 
 def test_a_mix_without_its_data_is_refused(processor, sources):
     with pytest.raises(InputError, match="text"):
-        Mixture({"generation": sources["generation"]}, (0, 1, 1), 0, processor.pad, 0.1)
+        Mixture({"generation": sources["generation"]}, (0, 1, 1), seed=0, pad=processor.pad, condition_drop=0.1)

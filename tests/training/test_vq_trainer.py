@@ -1,4 +1,4 @@
-"""The VQ tokenizer's training: it learns, its codes stay alive, and a stopped run goes on exactly."""
+"""The VQ tokenizer's training: it learns, its codes stay alive, and a stopped run resumes exactly."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +9,12 @@ import torch
 from weights_digest import digest
 
 from janus_core.config import VQConfig
-from janus_core.training.cli import world_pictures
+from janus_core.mini.world import world_pictures
+from janus_core.training.loop import learning_rate_at
 from janus_core.training.progress import read_rows
 from janus_core.training.vq import (
     VQRecipe,
     VQTrainer,
-    learning_rate_at,
     nearest_centre,
     patches_of,
     seed_centres,

@@ -1,15 +1,20 @@
 """The mini's world: nothing held out is ever trained on, words are true, and the vocabulary knows them all."""
 
+import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from janus_core.mini.captions import QUESTION_KINDS, draw_groups, drawing_prompt, plain_text, told
-from janus_core.mini.evaluate import CATEGORIES, all_prompts, choose_prompts
-from janus_core.mini.model import looks_of_patches, pairs_of_looks, start_from_looks
-from janus_core.mini.samples import WorldCodes, ask, world_sources
+import janus_core
+from janus_core.mini.code_init import init_codes_from_patches, joint_features, patch_features
+from janus_core.mini.codes import WorldCodes
+from janus_core.mini.eval_prompts import CATEGORIES, all_prompts, choose_prompts
+from janus_core.mini.prompts import describe_scene, drawing_prompt
+from janus_core.mini.questions import QUESTION_KINDS, ask, plain_text
+from janus_core.mini.samples import world_sources
 from janus_core.mini.vocabulary import UNKNOWN, build_tokenizer
 from janus_core.mini.world import (
     COLOURS,
@@ -20,15 +25,16 @@ from janus_core.mini.world import (
     held_out_combinations,
     render,
     sample_crowded_scene,
+    sample_group_sizes,
     sample_scene,
 )
-from janus_core.training.vq import UNUSED, patches_of, to_pixels
+from janus_core.training.vq import UNUSED_CENTRE, patches_of, to_pixels
 
 
 def test_training_scenes_hold_no_held_out_combination_and_the_others_do():
     rng = np.random.default_rng(0)
     for _ in range(300):
-        groups = draw_groups(rng)
+        groups = sample_group_sizes(rng)
         assert not held_out_combinations(sample_scene(rng, groups))
         assert not held_out_combinations(sample_crowded_scene(rng))
         assert held_out_combinations(sample_scene(rng, groups, held_out=True))
@@ -71,31 +77,36 @@ def test_pictures_are_anti_aliased_and_objects_stay_in_their_cells():
     assert len(np.unique(picture[changed][:, 1])) > 10
 
 
-def test_the_vocabulary_knows_every_word_spoken():
+def test_the_vocabulary_has_every_word_of_prompts_and_questions():
     tokenizer, rng = build_tokenizer(), np.random.default_rng(9)
     for index in range(500):
         held_out = bool(index % 2)
-        exchange, _ = ask(QUESTION_KINDS[index % len(QUESTION_KINDS)], rng, held_out)
-        scene = sample_scene(rng, draw_groups(rng), held_out)
+        exchange, _ = ask(QUESTION_KINDS[index % len(QUESTION_KINDS)], rng, held_out=held_out)
+        scene = sample_scene(rng, sample_group_sizes(rng), held_out=held_out)
         for text in (
             exchange.question,
             exchange.answer,
             drawing_prompt(scene, rng)[0],
-            told(scene, rng),
+            describe_scene(scene, rng),
             plain_text(rng).question,
         ):
             assert UNKNOWN not in tokenizer.encode(text).tokens, text
 
 
-def test_a_told_scene_names_every_object_with_all_that_can_be_asked_about_it():
+def test_a_described_scene_names_every_object_with_all_that_can_be_asked_about_it():
     rng = np.random.default_rng(2)
     for _ in range(50):
-        scene = sample_scene(rng, draw_groups(rng))
-        text = told(scene, rng)
+        scene = sample_scene(rng, sample_group_sizes(rng))
+        text = describe_scene(scene, rng)
         for thing in scene.things:
             named = f"{thing.size} {thing.colour} {thing.shape} (in|at) the {PLACES[thing.cell]}(,| and| on a)"
             assert re.search(named, text), (named, text)
         assert text.endswith(f"on a {scene.background} background")
+
+
+def test_the_tokenizer_is_the_shipped_one():
+    shipped = Path(janus_core.__file__).parent / "assets" / "janus-mini" / "tokenizer.json"
+    assert json.loads(build_tokenizer().to_str()) == json.loads(shipped.read_text(encoding="utf-8"))
 
 
 def test_words_come_back_as_they_went_in():
@@ -115,9 +126,9 @@ def test_questions_are_answered_from_the_scene(kind: str):
 
 def test_simple_scenes_hold_one_or_two_objects_and_their_prompts_say_more():
     rng = np.random.default_rng(0)
-    assert {draw_groups(rng, simple=True) for _ in range(50)} == {(1,), (1, 1)}
+    assert {sample_group_sizes(rng, simple=True) for _ in range(50)} == {(1,), (1, 1)}
     scene = sample_scene(rng, (1,))
-    lengths = [[len(drawing_prompt(scene, rng, simple)[0]) for _ in range(200)] for simple in (True, False)]
+    lengths = [[len(drawing_prompt(scene, rng, simple=simple)[0]) for _ in range(200)] for simple in (True, False)]
     assert np.mean(lengths[0]) > 1.2 * np.mean(lengths[1])
 
 
@@ -144,7 +155,7 @@ def test_codes_of_one_colour_or_one_outline_start_alike(model):
     looks = [(shape, colour) for shape in SHAPES for colour in COLOURS]
     scenes = [Scene("white", (Thing(shape, colour, "large", 4),)) for shape, colour in looks]
     patches = patches_of(to_pixels(np.stack([render(scene) for scene in scenes])), 16).unflatten(0, (len(looks), 36))
-    rows, pairs = looks_of_patches(patches[:, 14], 32), pairs_of_looks(patches[:, 14], 256)
+    rows, pairs = patch_features(patches[:, 14], 32), joint_features(patches[:, 14], 256)
     likeness = rows @ rows.T / 2
     same_shape = torch.tensor([[a[0] == b[0] for b in looks] for a in looks])
     same_colour = torch.tensor([[a[1] == b[1] for b in looks] for a in looks])
@@ -153,8 +164,8 @@ def test_codes_of_one_colour_or_one_outline_start_alike(model):
     assert likeness[same_colour & ~same_shape].mean() > neither + 0.1
     assert (pairs @ pairs.T)[same_shape != same_colour].abs().mean() < 0.3, "alike in one is not alike as a pair"
 
-    centres = torch.full((64, 768), UNUSED)
+    centres = torch.full((64, 768), UNUSED_CENTRE)
     centres[: len(looks)] = patches[:, 14]
-    start_from_looks(model, centres)
+    init_codes_from_patches(model, centres)
     head = model.gen_head.vision_head.weight
     assert head[: len(looks)].norm(dim=1).min() > 0.5 and not head[len(looks) :].any()

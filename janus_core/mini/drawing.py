@@ -1,0 +1,37 @@
+"""Pictures drawn for the evaluation, as the judge reads them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..pictures import to_uint8
+from ..pipeline import Janus
+from ..tokens import ImageTokens
+
+
+@dataclass(frozen=True)
+class DrawingSettings:
+    """How the evaluation draws: the pictures of a prompt, the first seed, and the settings of `Janus.generate`."""
+
+    pictures: int
+    seed: int
+    cfg_weight: float
+    temperature: float
+    top_p: float
+
+    def draw(self, janus: Janus, prompt: str, index: int = 0) -> np.ndarray:
+        """The pictures of a prompt, uint8 [pictures, H, W, 3]; each `index` has seeds of its own."""
+        tokens = janus.generate(
+            prompt,
+            self.pictures,
+            seed=self.seed + index * self.pictures,
+            cfg_weight=self.cfg_weight,
+            temperature=self.temperature,
+            top_p=self.top_p,
+        )
+        return decode(janus, tokens)
+
+
+def decode(janus: Janus, tokens: ImageTokens) -> np.ndarray:
+    """The tokens' pictures, uint8 [N, H, W, 3]."""
+    return to_uint8(janus.decode(tokens)).cpu().numpy()
