@@ -1,4 +1,4 @@
-"""Janus Chat: one turn of a conversation, which goes on from node to node."""
+"""Janus Chat: one turn of a conversation; its history output is the next turn's input."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from comfy_api.latest import io
 
 from ..janus_core.conversation import Conversation
 from ..janus_core.processing import IMAGE_TAG
-from . import host
-from .describe import over_white, streaming
-from .load import JanusType
-
-HistoryType = io.Custom("JANUS_HISTORY")
+from . import inputs
+from .host import canvas
+from .host.weights import HostedJanus
+from .types import HistoryType
 
 
 class JanusChat(io.ComfyNode):
@@ -25,9 +24,9 @@ class JanusChat(io.ComfyNode):
             category="Janus",
             description="Says something to the model, about pictures if you like, and shows the conversation so far. Press "
             "Reply for the next turn: it adds a Janus Chat that knows all that was said before.",
-            **host.search_aliases("vqa", "conversation", "llm", "question", "janus pro"),
+            **inputs.search_aliases("vqa", "conversation", "llm", "question", "janus pro"),
             inputs=[
-                JanusType.Input("janus", tooltip="The model, from Load Janus."),
+                inputs.MODEL,
                 io.Image.Input(
                     "image",
                     optional=True,
@@ -45,28 +44,10 @@ class JanusChat(io.ComfyNode):
                     placeholder="Your message",
                     tooltip="What you say or ask. It may speak of anything in the conversation before it.",
                 ),
-                io.Int.Input(
-                    "max_tokens",
-                    default=256,
-                    min=1,
-                    max=8192,
-                    tooltip="The longest answer allowed, in tokens; a token is about three quarters of a word.",
-                ),
-                io.Float.Input(
-                    "temperature",
-                    default=0.0,
-                    min=0.0,
-                    max=2.0,
-                    step=0.05,
-                    tooltip="0 gives the surest answer, the same each time. More gives freer words, which change with "
-                    "the seed.",
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=False,  # else every run would have all earlier turns answered anew
+                inputs.MAX_TOKENS,
+                inputs.ANSWER_TEMPERATURE,
+                inputs.seed(
+                    control_after_generate=False,  # a new seed would repeat every earlier turn
                     tooltip="Varies the words when the temperature is above 0; at 0 it changes nothing.",
                 ),
                 io.Int.Input(
@@ -91,7 +72,7 @@ class JanusChat(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        janus: host.HostedJanus,
+        janus: HostedJanus,
         message: str,
         max_tokens: int,
         temperature: float,
@@ -100,7 +81,7 @@ class JanusChat(io.ComfyNode):
         image: torch.Tensor | None = None,
         history: Conversation | None = None,
     ) -> io.NodeOutput:
-        pictures = [] if image is None else list(over_white(image))
+        pictures = [] if image is None else list(inputs.over_white(image))
         conversation = (history or Conversation()).without_oldest(drop_turns).ask(message, pictures)
         core = janus.to_talk(conversation, max_tokens)
 
@@ -108,15 +89,19 @@ class JanusChat(io.ComfyNode):
             used = conversation.tokens(core) + len(core.processor.encode(answer))
             return {"janus_turns": _readable(conversation.with_answer(answer)), "janus_context": [used, core.context]}
 
-        report = streaming(core, cls.hidden.unique_id, host.progress(), shown)
         answer = core.answer(
-            list(conversation.turns), list(conversation.pictures), max_tokens, temperature, seed, report
+            list(conversation.turns),
+            list(conversation.pictures),
+            max_new_tokens=max_tokens,
+            temperature=temperature,
+            seed=seed,
+            progress=canvas.answer_progress(core, cls.hidden.unique_id, shown),
         )
         return io.NodeOutput(answer, conversation.with_answer(answer), ui=shown(answer))
 
 
 def _readable(conversation: Conversation) -> list[dict[str, Any]]:
-    """The turns, with a count instead of the places of their pictures."""
+    """The turns without image tags, and how many pictures each has."""
     return [
         {
             **turn,

@@ -26,8 +26,8 @@ class Operations(comfy.ops.disable_weight_init):
         _load_from_state_dict = nn.Module._load_from_state_dict
 
 
-def is_unpatched(layer: Any) -> bool:
-    """Whether a layer computes with its weight as it lies: ComfyUI has nothing to add to it at each use."""
+def unpatched_at_use(layer: Any) -> bool:
+    """Whether ComfyUI leaves a layer's weight as stored at each use. It patches some offloaded layers only then."""
     return not layer.weight_function and not layer.bias_function
 
 
@@ -43,7 +43,7 @@ class QuantisedHostedLinear(QuantisedLinear, Operations.Linear):
         return getattr(self.weight, "scale", self.weight_scale)
 
     def forward_comfy_cast_weights(self, input: torch.Tensor) -> torch.Tensor:
-        if self.weight.device == input.device and is_unpatched(self):
+        if self.weight.device == input.device and unpatched_at_use(self):
             return quantised_linear(input, self.weight, self.scale, self.bias)
         scale = self.scale.to(input.device)
         if self.weight_function:
