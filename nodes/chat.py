@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from ..janus_core.conversation import Conversation
+from ..janus_core.conversation import Conversation, check_room
 from ..janus_core.processing import IMAGE_TAG
 from . import inputs
 from .host import canvas
@@ -83,6 +83,7 @@ class JanusChat(io.ComfyNode):
     ) -> io.NodeOutput:
         pictures = [] if image is None else list(inputs.over_white(image))
         conversation = (history or Conversation()).without_oldest(drop_turns).ask(message, pictures)
+        check_room(janus.core, conversation, max_tokens, setting="drop_turns")
         core = janus.to_talk(conversation, max_tokens)
 
         def shown(answer: str) -> dict[str, list]:

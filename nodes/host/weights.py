@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ...janus_core import ImageTokens, Janus, load
-from ...janus_core.conversation import Conversation, check_room
+from ...janus_core.conversation import Conversation
 from ...janus_core.generation.cpu_kernels import copied_bytes, multiplies_bfloat16
 from ...janus_core.memory import (
     ANSWERING,
@@ -71,7 +71,7 @@ class HostedJanus:
     def __init__(self, janus: Janus, precision: Precision, load_device: torch.device, offload_device: torch.device):
         janus.plain = unpatched_at_use
         janus.graphs = not getattr(comfy.cli_args.args, "disable_cuda_graphs", False)  # newer hosts have the flag
-        self._janus = janus
+        self.core = janus
         self._config = janus.model.config
         self._precision = precision
         self._base: HostedJanus | None = None
@@ -90,26 +90,25 @@ class HostedJanus:
 
         `previewing` makes it ready to decode what is drawn so far, too.
         """
-        length = len(self._janus.processor.drawing_prompt(prompt))
-        precision, device, guided = self._precision, self._janus.device, cfg_weight != 1
+        length = len(self.core.processor.drawing_prompt(prompt))
+        precision, device, guided = self._precision, self.core.device, cfg_weight != 1
         rows = pictures * window * (2 if guided else 1)
         casting = not needs_no_cast(precision.eight_bit, precision.compute, device, rows)
         memory = drawing_bytes(self._config, precision, pictures, length, guided, window, casting)
-        memory += copied_bytes(self._janus.model.decoding_parts, rows, device)
+        memory += copied_bytes(self.core.model.decoding_parts, rows, device)
         if previewing:
             memory += decoding_bytes(self._config, self._precision, 1)
         return self._ready(memory, (*DRAWING, *DECODING) if previewing else DRAWING)
 
     def to_answer(self, question: str, max_tokens: int) -> Janus:
         """The model, made ready to answer about one picture at a time. Raises InputError for an empty question."""
-        length = len(self._janus.processor.question_prompt(question, 1))
+        length = len(self.core.processor.question_prompt(question, 1))
         memory = describing_bytes(self._config, self._precision, 1, length, max_tokens)
         return self._ready(memory, ANSWERING)
 
     def to_talk(self, conversation: Conversation, max_tokens: int) -> Janus:
-        """The model, made ready to go on with a conversation. Raises InputError when it is too long."""
-        check_room(self._janus, conversation, max_tokens)
-        length, pictures = conversation.tokens(self._janus), len(conversation.pictures)
+        """The model, ready to answer a conversation."""
+        length, pictures = conversation.tokens(self.core), len(conversation.pictures)
         memory = describing_bytes(self._config, self._precision, 1, length, max_tokens, pictures)
         return self._ready(memory, ANSWERING)
 
@@ -129,11 +128,11 @@ class HostedJanus:
     def _ready(self, memory: int, parts: tuple[str, ...]) -> Janus:
         """With the named parts on the device, as far as they and `memory` bytes of work find room there."""
         comfy.model_management.load_models_gpu([self._patchers[part] for part in parts], memory)
-        return self._janus
+        return self.core
 
     def read_lora(self, path: Path) -> list[LoraLayer]:
         """The layers of a LoRA file. Raises CheckpointError where they do not fit this model."""
-        return read_lora(path, self._janus.model)
+        return read_lora(path, self.core.model)
 
     def with_lora(self, layers: list[LoraLayer], strength: float) -> HostedJanus:
         """This Janus with one more LoRA. Both share their weights, which ComfyUI patches when it loads a part."""

@@ -96,7 +96,7 @@ def test_equals_merging_in_float32_when_all_is_offloaded(weights: Any, hosted: A
     layers = lora(1)
     patched = hosted.with_lora(layers, 1.0)
     offload(patched)
-    torch.testing.assert_close(numbers(patched._janus), merged(weights, (layers, 1.0)), rtol=0, atol=1e-4)
+    torch.testing.assert_close(numbers(patched.core), merged(weights, (layers, 1.0)), rtol=0, atol=1e-4)
     weights.comfy.model_management.unload_all_models()
     assert torch.equal(loaded(hosted), merged(weights))
 
@@ -128,7 +128,7 @@ def test_an_offloaded_8_bit_weight_takes_a_lora_without_rounding_it_again(weight
     rounded = (loaded(patched) - expected).abs().mean()
     plain = loaded(hosted)
     offload(patched)
-    assert (numbers(patched._janus) - expected).abs().mean() < 1.1 * rounded
+    assert (numbers(patched.core) - expected).abs().mean() < 1.1 * rounded
     weights.comfy.model_management.unload_all_models()
     assert torch.equal(loaded(hosted), plain)
 
@@ -195,7 +195,7 @@ def test_drawing_rearranges_the_weights_of_layers_that_are_not_patched_at_each_u
 
 
 def test_swapping_reads_no_file_and_leaves_no_trace(hosted: Any, lora: Make) -> None:
-    weights = {key: value.data_ptr() for key, value in hosted._janus.model.state_dict().items()}
+    weights = {key: value.data_ptr() for key, value in hosted.core.model.state_dict().items()}
     plain = loaded(hosted)
     first, second = hosted.with_lora(lora(1), 1.0), hosted.with_lora(lora(2), 1.0)
     a, b = loaded(first), loaded(second)
@@ -205,4 +205,4 @@ def test_swapping_reads_no_file_and_leaves_no_trace(hosted: Any, lora: Make) -> 
     assert torch.equal(loaded(second), b)
     del first, second
     assert torch.equal(loaded(hosted), plain)
-    assert {key: value.data_ptr() for key, value in hosted._janus.model.state_dict().items()} == weights
+    assert {key: value.data_ptr() for key, value in hosted.core.model.state_dict().items()} == weights

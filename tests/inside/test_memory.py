@@ -36,7 +36,7 @@ def offload(hosted: Any, share: float) -> list[torch.nn.Module]:
     """Load each part with room for a share of its weights; the modules left on the offload device."""
     for patcher in hosted._patchers.values():
         patcher.partially_load(CPU, max(0.1, share * patcher.model_size()))
-    return [m for m in hosted._janus.model.modules() if hasattr(m, "prev_comfy_cast_weights")]
+    return [m for m in hosted.core.model.modules() if hasattr(m, "prev_comfy_cast_weights")]
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8", "fp8_e4m3fn"])
@@ -45,11 +45,11 @@ def test_a_partial_load_computes_what_a_full_one_does(weights: Any, dtype: str, 
     expected = everything(weights.load(TINY, dtype=dtype))
     hosted = fresh(weights, dtype)
     left = offload(hosted, share)
-    model = hosted._janus.model
+    model = hosted.core.model
     table = model.language_model.model.embed_tokens  # which ComfyUI never moves
     own = [m for m in model.modules() if hasattr(m, "comfy_cast_weights") and m is not table]
     assert len(left) == len(own) if share == 0 else 0 < len(left) < len(own)
-    assert everything(hosted._janus) == expected
+    assert everything(hosted.core) == expected
 
 
 @pytest.mark.parametrize("share", [0, 0.5])
@@ -57,35 +57,35 @@ def test_no_weight_is_used_where_it_lies(weights: Any, share: float) -> None:
     """Another dtype stands in for another device here: weights of it are either cast for each use, or an error."""
     expected = everything(weights.load(TINY))
     hosted = fresh(weights)
-    tower = hosted._janus.model.vision_model.vision_tower
+    tower = hosted.core.model.vision_model.vision_tower
     away = [m for m in offload(hosted, share) if not isinstance(m, torch.nn.Embedding)]  # whose output has its dtype
     assert away
     for module in away:
         module.double()
     tower.pos_embed.data = tower.pos_embed.data.double()  # belongs to no layer: a partial load never moves it
-    assert everything(hosted._janus) == expected
-    assert hosted._janus.model.embed_images(torch.rand(1, 3, 96, 96)).dtype == torch.float32
+    assert everything(hosted.core) == expected
+    assert hosted.core.model.embed_images(torch.rand(1, 3, 96, 96)).dtype == torch.float32
 
 
 def test_each_weight_is_in_one_part_but_the_words_are_in_none(weights: Any) -> None:
     hosted = fresh(weights)
     keys = [key for patcher in hosted._patchers.values() for key in patcher.model.state_dict()]
     assert len(keys) == len(set(keys))
-    assert hosted._janus.model.state_dict().keys() - keys == {"language_model.model.embed_tokens.weight"}
+    assert hosted.core.model.state_dict().keys() - keys == {"language_model.model.embed_tokens.weight"}
 
 
 def test_unloading_while_nothing_runs_leaves_no_trace(weights: Any) -> None:
     hosted = fresh(weights)
-    state = {key: value.clone() for key, value in hosted._janus.model.state_dict().items()}
-    before = everything(hosted._janus)
+    state = {key: value.clone() for key, value in hosted.core.model.state_dict().items()}
+    before = everything(hosted.core)
     for _ in range(3):
         hosted.to_answer("What is it?", 5)
         hosted.to_draw("a red circle", 1, 5.0)
         weights.comfy.model_management.unload_all_models()
         offload(hosted, 0.3)
-    assert everything(hosted._janus) == before
+    assert everything(hosted.core) == before
     weights.comfy.model_management.unload_all_models()
-    assert all(torch.equal(state[key], value) for key, value in hosted._janus.model.state_dict().items())
+    assert all(torch.equal(state[key], value) for key, value in hosted.core.model.state_dict().items())
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def measure(weights: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list
             live.peak = 0
 
         monkeypatch.setattr(weights.comfy.model_management, "load_models_gpu", spy)
-        with torch.no_grad(), LiveBytes([*hosted._janus.model.parameters(), *known]) as live:
+        with torch.no_grad(), LiveBytes([*hosted.core.model.parameters(), *known]) as live:
             run()
         return list(zip(asked, [*taken[1:], live.peak], strict=True))
 
@@ -184,19 +184,19 @@ def test_a_cpu_computes_8_bits_in_bfloat16_where_it_is_fast_at_that(
 ) -> None:
     monkeypatch.setattr(weights, "multiplies_bfloat16", lambda: fast)
     hosted = weights.load_janus(TINY, "int8")
-    assert hosted._janus.dtype == hosted._janus.model.gen_head.vision_head.weight.dtype == compute
-    assert weights.load_janus(TINY, "fp32")._janus.dtype == torch.float32
+    assert hosted.core.dtype == hosted.core.model.gen_head.vision_head.weight.dtype == compute
+    assert weights.load_janus(TINY, "fp32").core.dtype == torch.float32
 
 
 def test_a_second_load_of_the_same_files_and_dtype_shares_the_weights(weights: Any, tmp_path: Path) -> None:
     folder = shutil.copytree(TINY, tmp_path / "copy")
     first = weights.load_janus(folder, "fp32")
     assert weights.load_janus(folder, "fp32") is first
-    assert weights.load_janus(folder, "bf16")._janus is not first._janus
+    assert weights.load_janus(folder, "bf16").core is not first.core
     patched = first.with_lora([], 1.0)
-    janus = first._janus
+    janus = first.core
     del first
-    assert weights.load_janus(folder, "fp32")._janus is janus, "a model with a LoRA keeps its base in use"
+    assert weights.load_janus(folder, "fp32").core is janus, "a model with a LoRA keeps its base in use"
     del patched, janus
     gc.collect()
     assert not any(str(folder) in str(key) for key in weights._loaded), "what nobody uses is forgotten"
@@ -207,4 +207,4 @@ def test_a_file_replaced_on_disk_is_not_shared(weights: Any, tmp_path: Path) -> 
     first = weights.load_janus(folder, "fp32")
     shutil.copy(TINY / "model.safetensors", folder / "new")
     (folder / "new").replace(folder / "model.safetensors")
-    assert weights.load_janus(folder, "fp32")._janus is not first._janus
+    assert weights.load_janus(folder, "fp32").core is not first.core
