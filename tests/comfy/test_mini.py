@@ -40,9 +40,9 @@ def test_twenty_four_prompts_are_followed_as_often_as_the_card_says(server: Comf
                 drawn = server.pictures(run, node_of(graph, "SaveImage"))
                 assert len(drawn) == PICTURES
                 shares += [np.mean([follows(np.asarray(p.convert("RGB")), fitting[index].request) for p in drawn])]
-    told = card_says("mean")
+    promised = card_says("mean")
     assert len(shares) == 24
-    assert np.mean(shares) >= told - 2 * (told * (1 - told) / 24) ** 0.5
+    assert np.mean(shares) >= promised - 2 * (promised * (1 - promised) / 24) ** 0.5
 
 
 @pytest.mark.parametrize(("question", "says"), [("what do you see?", "a {} {}"), ("what is the background?", "{2}")])
