@@ -1,16 +1,20 @@
-# make demo   draw a picture and describe it in a real ComfyUI, headless
-# make test   lint, type check and every test, those in a real browser (Chromium) included
-# make screenshots   every picture of README, help pages and templates, anew (Chromium, minutes)
-# make mini   train the miniature Janus from nothing, into build/janus-mini (hours on a CPU)
-# All set up what they need in .venv and in your cache; COMFYUI_PATH=... uses a ComfyUI of your own.
+# make demo          draw a picture and describe it in a real ComfyUI, without a browser
+# make check         lint, types and the fast unit tests, in about a minute
+# make test          lint, types and every test, also in a real browser (Chromium)
+# make screenshots   retake every picture of README, help pages and templates (Chromium, minutes)
+# make mini          train the miniature Janus from nothing, into build/janus-mini (hours on a CPU)
+# make clean         delete .venv and the demo's pictures
+# Each installs what it needs into .venv and your cache folder; COMFYUI_PATH=... uses a ComfyUI of your own.
 PYTHON ?= python3
 VENV := .venv/bin/python
 RUN := PYTHONPATH=.:tests/setup:tests/support $(VENV)
+# PyTorch's compiler needs a C++ compiler, and a path without a space.
+COMPILE = $(if $(shell command -v g++),$(if $(filter 1,$(words $(CURDIR))),--compile))
 
-.PHONY: help setup browser demo test screenshots mini clean
+.PHONY: help setup browser demo lint check test screenshots mini clean
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n '/^PYTHON/q; s/^# //p' Makefile
 
 setup:
 	@$(PYTHON) tests/setup/prepare.py
@@ -21,18 +25,23 @@ browser:
 demo: setup
 	@$(RUN) tests/setup/demo.py
 
-test:
-	@$(PYTHON) tests/setup/prepare.py --browser --triton
+lint: setup
 	$(VENV) -m ruff check .
 	$(VENV) -m ruff format --check .
 	$(VENV) -m basedpyright
+
+check: lint
+	$(VENV) -m pytest -q -m "not slow" tests/unit
+
+test: lint
+	@$(PYTHON) tests/setup/prepare.py --browser --triton
 	$(VENV) -m pytest
 
 screenshots: browser
 	$(RUN) tests/setup/screenshots.py
 
 mini: setup
-	$(VENV) -m janus_core train all --out build/janus-mini --processes 2 $(if $(shell command -v g++),--compile)
+	$(VENV) -m janus_core train all --out build/janus-mini --processes 2 $(COMPILE)
 
 clean:
 	rm -rf .venv demo

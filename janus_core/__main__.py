@@ -46,14 +46,14 @@ def generate(args: argparse.Namespace) -> None:
     tokens = janus.generate(
         args.prompt,
         args.count,
-        args.seed,
-        args.cfg_weight,
-        args.temperature,
-        args.top_k,
-        args.top_p,
-        Bar("step"),
-        args.sampler,
-        args.window,
+        seed=args.seed,
+        cfg_weight=args.cfg_weight,
+        temperature=args.temperature,
+        top_k=args.top_k,
+        top_p=args.top_p,
+        progress=Bar("step"),
+        sampler=args.sampler,
+        window=args.window,
     )
     args.output.mkdir(parents=True, exist_ok=True)
     files = []
@@ -70,7 +70,15 @@ def describe(args: argparse.Namespace) -> None:
     """Answer a question about one or several pictures."""
     janus = load_from(args)
     images = [read_picture(path) for path in args.pictures]
-    print(janus.answer(args.question, images, args.max_new_tokens, args.temperature, args.seed, Bar("token")))
+    answer = janus.answer(
+        args.question,
+        images,
+        max_new_tokens=args.max_new_tokens,
+        temperature=args.temperature,
+        seed=args.seed,
+        progress=Bar("token"),
+    )
+    print(answer)
 
 
 def read_picture(path: Path) -> torch.Tensor:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 
 from .config import JanusConfig, LlamaConfig
+from .generation.cpu_kernels import copied_bytes
+from .generation.execution import Execution
+from .generation.image import Drawing
+from .model.janus import JanusModel
+from .model.quantised import needs_no_cast
 from .precision import EIGHT_BIT, Precision
 from .weights.loading import empty_model
 
-# What is moved together, because it is used together. The word embeddings are in none: a host may leave their table
-# where it lies, for only the rows of a prompt's words, and of each word of an answer, are ever looked up.
+# What is moved together, because it is used together. No part holds the text embeddings: a host may keep their table in
+# system memory, because only the rows of a prompt's tokens, and of each token of an answer, are read.
 PARTS = {
     "Understanding": ("vision_model", "aligner"),
     "Language": ("language_model.model.layers", "language_model.model.norm"),
@@ -25,12 +31,37 @@ ANSWERING = ("Understanding", "Language", "TextHead")
 DECODING = ("VQ",)
 # Tokens of a usual prompt, of a question with its picture, and of an answer.
 PROMPT, QUESTION, ANSWER = 64, 640, 256
-# Bytes that drawing one code or word needs for each logit: as it comes, in float32, and noise in 64-bit integers.
+# Bytes a logit while a token is drawn: the logit itself, its float32 copies, and the noise in 64-bit integers.
 SAMPLING = 40
-# Maps of the largest level that are alive at once inside the VQ's last residual block.
+# Maps of the largest level that are alive at once in the VQ's last residual block.
 VQ_MAPS = 5
-# For what is too small to be counted one by one, and for allocators that round up.
+# For what is too small to be counted, and for allocators that round up.
 MARGIN = 1.04
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a task needs on its device: `parts` of the model, of PARTS, and `bytes` of memory beside their weights."""
+
+    parts: tuple[str, ...]
+    bytes: int
+
+    def __add__(self, other: Need) -> Need:
+        return Need(tuple(dict.fromkeys(self.parts + other.parts)), self.bytes + other.bytes)
+
+
+def drawing_need(model: JanusModel, precision: Precision, execution: Execution, drawing: Drawing) -> Need:
+    """What drawing needs on this device now: how its layers will compute decides over casts and copies."""
+    size = drawing_bytes(
+        model.config,
+        precision,
+        drawing.count,
+        len(drawing.prompt),
+        guided=len(drawing.prefixes) == 2,
+        window=drawing.window,
+        casting=not needs_no_cast(precision.eight_bit, precision.compute, execution.device, drawing.rows),
+    )
+    return Need(DRAWING, size + copied_bytes(model.drawing_parts, drawing.rows, execution.device))
 
 
 @lru_cache(maxsize=8)
@@ -52,21 +83,21 @@ def part_bytes(config: JanusConfig, dtype: torch.dtype | str | Precision, parts:
 
 
 def peak_drawing(config: JanusConfig, dtype: torch.dtype | str | Precision, pictures: int) -> int:
-    """Bytes of weights and work for drawing `pictures` at once from a usual prompt; the VQ takes its turn afterwards."""
+    """Bytes of weights and work for drawing `pictures` at once from a usual prompt; the VQ's turn comes afterwards."""
     drawing = part_bytes(config, dtype, DRAWING) + drawing_bytes(config, dtype, pictures, PROMPT)
     return max(drawing, part_bytes(config, dtype, DECODING) + decoding_bytes(config, dtype, pictures))
 
 
 def peak_answering(config: JanusConfig, dtype: torch.dtype | str | Precision, pictures: int) -> int:
     """Bytes of weights and work for a usual answer about each of `pictures` at once."""
-    return part_bytes(config, dtype, ANSWERING) + describing_bytes(config, dtype, pictures, QUESTION, ANSWER)
+    return part_bytes(config, dtype, ANSWERING) + describing_bytes(config, dtype, pictures, QUESTION, new=ANSWER)
 
 
 def fitting_precision(config: JanusConfig, compute: torch.dtype, written: str | None, memory: float) -> Precision:
     """What "auto" stands for on a device that computes best in `compute` and has `memory` bytes to give.
 
-    The 8 bits that a file was `written` in; else `compute` where one picture can be drawn and described in that memory,
-    and int8 where not, so that all of it fits or the least has to be moved.
+    The 8-bit type that a file was `written` in; else `compute` where one picture can be drawn and described in that
+    memory, and int8 where not, so that all of it fits or as little as possible has to be moved.
     """
     if written in EIGHT_BIT:
         return Precision(compute, EIGHT_BIT[written])
@@ -76,21 +107,26 @@ def fitting_precision(config: JanusConfig, compute: torch.dtype, written: str | 
 
 
 def cache_bytes(config: LlamaConfig, compute: torch.dtype, rows: int, length: int) -> int:
-    """Bytes of a KV cache for `rows` of `length` tokens."""
-    return 2 * config.num_hidden_layers * config.hidden_size * rows * length * compute.itemsize
+    """Bytes of a KV cache for `rows` sequences of `length` tokens."""
+    keys_and_values = 2 * config.num_hidden_layers * config.hidden_size
+    return keys_and_values * rows * length * compute.itemsize
 
 
-def layer_bytes(config: LlamaConfig, precision: Precision, tokens: int, casting: bool = True) -> int:
-    """Bytes of what is alive at once in the largest moment of one transformer layer over `tokens` in all rows.
+def layer_bytes(config: LlamaConfig, precision: Precision, tokens: int, *, casting: bool = True) -> int:
+    """Bytes alive at once in the largest moment of one transformer layer over `tokens` in all rows.
 
-    8-bit weights are cast as they are used, if `casting`; the largest is gate and up, before their outputs are combined.
+    With `casting`, 8-bit weights are cast as they are used.
     """
-    hidden, wide, size = config.hidden_size, config.intermediate_size, precision.compute.itemsize
-    moments = [4 * wide + 4 * hidden, 12 * hidden]
+    hidden, inner = config.hidden_size, config.intermediate_size
+    residual_and_norms = 4 * hidden
+    mlp = 4 * inner + residual_and_norms  # gate and up together, silu of gate, their product
+    attention = 12 * hidden  # qkv, rotated q and k with their halves, v, the output, and the residual
+    numbers = tokens * max(mlp, attention)
     if precision.eight_bit is not None and casting:
-        weights = 2 if precision.compute == torch.float16 else 1  # scaled down there, see `scaled_linear`
-        return size * max(tokens * max(moments), tokens * (2 * wide + 4 * hidden) + weights * 2 * hidden * wide)
-    return size * tokens * max(moments)
+        gate_and_up = 2 * hidden * inner  # the largest weight
+        copies = 2 if precision.compute == torch.float16 else 1  # scaled down there, see `scaled_linear`
+        numbers = max(numbers, copies * gate_and_up + tokens * (2 * inner + residual_and_norms))
+    return precision.compute.itemsize * numbers
 
 
 def drawing_bytes(
@@ -98,31 +134,35 @@ def drawing_bytes(
     dtype: torch.dtype | str | Precision,
     pictures: int,
     prompt: int,
+    *,
     guided: bool = True,
     window: int = 1,
     casting: bool = True,
 ) -> int:
     """Peak bytes beside the weights for drawing `pictures` at once from a prompt of `prompt` tokens.
 
-    `guided` is false at CFG weight 1, which needs half the rows; `window` is how many codes jacobi looks ahead.
+    `guided` is false at CFG weight 1, which needs half the rows; `window` is how many codes a pass of jacobi reads.
     `casting` is whether 8-bit weights are cast to be used: see `quantised.needs_no_cast`.
     """
-    precision, llama = Precision.of(dtype), config.llama
-    codes = config.grid[0] * config.grid[1]
+    precision, llama, codes = Precision.of(dtype), config.llama, config.vq.codebook_size
+    size = precision.compute.itemsize
     prefixes = 2 if guided else 1
     rows = prefixes * pictures
-    copying = cache_bytes(llama, precision.compute, prefixes, prompt)
-    copying += cache_bytes(llama, precision.compute, rows, prompt) // 2
-    copying += 2 * prefixes * prompt * llama.hidden_size * precision.compute.itemsize
-    length = prompt + codes - 1 + (window + 1 if window > 1 else 0)
-    step = layer_bytes(llama, precision, rows * window, casting)
-    head = rows * window * (config.gen_head_width * 2 + config.vq.codebook_size) * precision.compute.itemsize
-    head = max(head, pictures * window * config.vq.codebook_size * SAMPLING)
+    # The prefill: the prefixes' own cache, and a layer at work on them.
+    prefix_cache = cache_bytes(llama, precision.compute, prefixes, prompt)
+    prefill = prefix_cache + layer_bytes(llama, precision, prefixes * prompt)
+    # The copy of the prefixes to all rows: of the keys, then of the values, beside the hidden states and embeddings.
+    repeated = cache_bytes(llama, precision.compute, rows, prompt) // 2
+    copying = prefix_cache + repeated + 2 * prefixes * prompt * llama.hidden_size * size
+    # A step: a layer at work, or the head with its two inner activations and its logits, or a code being drawn, or a
+    # CPU's cache as it grows, one layer's keys at a time.
+    length = prompt + config.grid[0] * config.grid[1] - 1 + (window + 1 if window > 1 else 0)
     cache = cache_bytes(llama, precision.compute, rows, length)
-    spreading = cache // (2 * llama.num_hidden_layers)  # a layer's keys, as more slots are made
-    drawing = cache + max(copying, step, head, spreading)
-    reading = cache_bytes(llama, precision.compute, prefixes, prompt) + layer_bytes(llama, precision, prefixes * prompt)
-    return int(MARGIN * max(drawing, reading))
+    layer = layer_bytes(llama, precision, rows * window, casting=casting)
+    head = rows * window * (2 * config.gen_head_width + codes) * size
+    sampling = pictures * window * codes * SAMPLING
+    growing = cache // (2 * llama.num_hidden_layers)
+    return int(MARGIN * max(prefill, cache + max(copying, layer, head, sampling, growing)))
 
 
 def describing_bytes(
@@ -130,27 +170,31 @@ def describing_bytes(
     dtype: torch.dtype | str | Precision,
     rows: int,
     prompt: int,
+    *,
     new: int,
     pictures: int | None = None,
 ) -> int:
     """Peak bytes beside the weights for answering `rows` prompts of `prompt` tokens with up to `new` tokens each.
 
-    The prompts' tokens count those that stand for pictures, of which there are `pictures` in all (one a row).
+    The prompts' tokens include those that stand for pictures, of which there are `pictures` in all (one a row).
     """
     precision, llama, vision = Precision.of(dtype), config.llama, config.vision
     size = precision.compute.itemsize
     pictures = rows if pictures is None else pictures
-    hidden = int(vision.width * vision.mlp_ratio)
+    # SigLIP: the pixels, three activations of its width, and its MLP's two of the inner width.
+    inner = int(vision.width * vision.mlp_ratio)
     pixels = pictures * 3 * vision.image_size**2 * size
-    cast = hidden * vision.width * size if precision.eight_bit else 0
-    seeing = pixels + pictures * vision.tokens * (3 * vision.width + 2 * hidden) * size + cast
-    features = pixels + pictures * vision.tokens * llama.hidden_size * size
-    masks = rows * prompt**2 * (1 + size) if rows > 1 else 0
-    reading = masks + layer_bytes(llama, precision, rows * prompt)
-    reading += rows * prompt * llama.hidden_size * size
-    head = rows * prompt * llama.hidden_size * size * 2 + rows * llama.vocab_size * SAMPLING
-    answering = cache_bytes(llama, precision.compute, rows, prompt + new - 1) + max(reading, head)
-    return int(MARGIN * max(seeing, features + answering))
+    activations = pictures * vision.tokens * (3 * vision.width + 2 * inner) * size
+    cast_weight = inner * vision.width * size if precision.eight_bit else 0
+    seeing = pixels + activations + cast_weight
+    # The prompt: pixels and features still alive, the cache, and a layer at work, or the head on the last tokens.
+    features = pictures * vision.tokens * llama.hidden_size * size
+    embeddings = rows * prompt * llama.hidden_size * size
+    masks = rows * prompt**2 * (1 + size) if rows > 1 else 0  # bool, and as added to the scores
+    reading = embeddings + masks + layer_bytes(llama, precision, rows * prompt)
+    head = 2 * embeddings + rows * llama.vocab_size * SAMPLING  # the prompt's hidden states beside them
+    cache = cache_bytes(llama, precision.compute, rows, prompt + new - 1)
+    return int(MARGIN * max(seeing, pixels + features + cache + max(reading, head)))
 
 
 def decoding_bytes(
@@ -160,6 +204,8 @@ def decoding_bytes(
     vq, size = config.vq, Precision.of(dtype).vq.itemsize
     h, w = grid or config.grid
     levels = enumerate(reversed(vq.ch_mult))
-    maps = VQ_MAPS * max(h * w * 4**i * vq.ch * m for i, m in levels) * size
-    pixels = pictures * 3 * h * w * vq.downsampling**2 * 4
-    return int(MARGIN * max(maps + pixels, 3 * pixels))
+    largest = max(h * w * 4**i * vq.ch * width for i, width in levels) * size
+    pixels = pictures * 3 * h * w * vq.downsampling**2 * 4  # float32
+    at_work = VQ_MAPS * largest + pixels
+    finishing = 3 * pixels  # joined, scaled, and with the channels moved last
+    return int(MARGIN * max(at_work, finishing))

@@ -1,23 +1,24 @@
-"""Janus for callers: text to picture codes, codes to pictures and back, pictures and words to words."""
+"""Janus for callers: text to picture codes, codes to pictures and back, pictures and text to text."""
 
 from __future__ import annotations
 
 import math
 import threading
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from . import memory
 from .errors import InputError
 from .generation import image, text
-from .generation.cpu_kernels import Plain, prepacked
+from .generation.cpu_kernels import fast_layers
+from .generation.execution import Execution
 from .generation.jacobi import draw_codes_jacobi
-from .generation.recorder import draw_codes_graphed, graphable, words_graphed
 from .generation.sampling import Sampling
+from .memory import Need
 from .model.janus import JanusModel
 from .model.quantised import QuantisedLinear
 from .precision import Precision
@@ -30,8 +31,8 @@ DEFAULT_CHECKPOINT = "janus-mini"
 SAMPLERS = ("sequential", "jacobi")
 DEFAULT_SHA256 = "5d7092d237b8bc2179b9c9c569ae546df88b64e30e4cb70c0ffc42daec159943"  # of its model.safetensors
 Pictures = Tensor | list[Tensor]
-# Drawing and answering change for a while how layers compute, and torch as a whole: other threads wait. A progress
-# callback may still ask for more.
+# Drawing and answering change for a while how layers compute, and settings of PyTorch as a whole: other threads wait. A
+# progress callback may still draw or ask on its own.
 _one_at_a_time = threading.RLock()
 
 
@@ -39,18 +40,21 @@ def load(
     checkpoint: str | Path = DEFAULT_CHECKPOINT,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | str = torch.float32,
-    operations: Any = nn,
+    *,
     compute: torch.dtype | None = None,
+    operations: Any = nn,
     quantised_layer: type[QuantisedLinear] = QuantisedLinear,
+    execution: Execution | None = None,
 ) -> Janus:
     """Load a Janus or Janus-Pro checkpoint of either dialect.
 
-    `checkpoint` is a folder, a weight file (self-contained, or beside its config.json), or an embedded one's name.
+    `checkpoint` is a folder, a weight file (self-contained, or beside its config.json), or the embedded one's name.
     Weights are cast to `dtype`, a floating-point type or "bf16", "fp16", "fp32", "fp8_e4m3fn", "int8"; the VQ tokenizer
     stays float32 under float16, where its activations overflow. The 8-bit types hold the transformer's and SigLIP's
     Linear layers; the rest, and the arithmetic, is in `compute`, bfloat16 by default.
-    `operations` is the namespace layers are built from, `quantised_layer` the class of those with 8 bits.
-    Raises CheckpointError when the model would not be whole, InputError for a dtype that cannot be.
+    `device` is where the weights are put, and where they are computed with unless `execution` says otherwise.
+    `operations` is the namespace layers are built from, `quantised_layer` the class of 8-bit ones.
+    Raises CheckpointError when the model would not be whole, InputError for a dtype or device that cannot be used.
     """
     precision = Precision.of(dtype, compute)
     precision.check(device)
@@ -58,28 +62,29 @@ def load(
     config = source.config()
     processor = Processor(source, config)
     model = load_model(source, device, precision, operations, quantised_layer, config)
-    return Janus(model, processor, torch.device(device), precision.compute)
+    return Janus(model, processor, precision, execution or Execution(torch.device(device)))
 
 
 class Janus:
-    """A loaded model. `device` is where its arithmetic runs, `dtype` the type it runs in.
+    """A loaded model. Threads may share it: drawings and answers, of whatever model, are made one at a time."""
 
-    Threads may share it: of drawings and answers, whatever the model, one is made at a time.
-    A host that patches layers as they are used sets `plain`, which tells those that it leaves as they are, and one that
-    wants no CUDA graphs clears `graphs`. `kernels`, set to the module `janus_core.generation.kernels`, which needs Triton,
-    has fewer and larger kernels in a drawing's graphs.
-    """
-
-    def __init__(self, model: JanusModel, processor: Processor, device: torch.device, dtype: torch.dtype):
+    def __init__(self, model: JanusModel, processor: Processor, precision: Precision, execution: Execution):
         self.model = model
         self.processor = processor
-        self.device = device
-        self.dtype = dtype
-        self.plain: Plain = lambda layer: True
-        self.graphs = True
-        self.kernels: Any = None
+        self.precision = precision
+        self.execution = execution
         self.codebook = fingerprint(model.gen_vision_model.quantize.embedding.weight)
         self.vq_dtype = model.gen_vision_model.quantize.embedding.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the arithmetic runs."""
+        return self.execution.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type the arithmetic runs in."""
+        return self.precision.compute
 
     @property
     def context(self) -> int:
@@ -90,6 +95,7 @@ class Janus:
         self,
         prompt: str,
         count: int = 1,
+        *,
         seed: int = 0,
         cfg_weight: float = 5.0,
         temperature: float = 1.0,
@@ -107,6 +113,24 @@ class Janus:
         for few pictures where reading the weights is what takes the time. The global random state is neither read nor
         changed. Raises InputError for an empty or too long prompt and settings out of range.
         """
+        sampling = Sampling(temperature, top_k, top_p)
+        drawing = self._drawing(prompt, count, seed, cfg_weight, sampling, sampler, window)
+        draw = draw_codes_jacobi if sampler == "jacobi" else image.draw_codes
+        fast = fast_layers(self.model.drawing_parts, drawing.rows, self.device, self.execution.unpatched)
+        with _one_at_a_time, fast:
+            codes = draw(self.model, drawing, self.execution, progress)
+        return ImageTokens(codes, self.model.config.grid, self.codebook)
+
+    def drawing_need(
+        self, prompt: str, count: int = 1, *, cfg_weight: float = 5.0, sampler: str = "sequential", window: int = 8
+    ) -> Need:
+        """What `generate` needs on the device. Raises InputError as `generate` does."""
+        drawing = self._drawing(prompt, count, 0, cfg_weight, Sampling(), sampler, window)
+        return memory.drawing_need(self.model, self.precision, self.execution, drawing)
+
+    def _drawing(
+        self, prompt: str, count: int, seed: int, cfg_weight: float, sampling: Sampling, sampler: str, window: int
+    ) -> image.Drawing:
         if count < 1:
             raise InputError(f"The batch size is {count}: ask for at least one picture.")
         if not math.isfinite(cfg_weight):
@@ -115,25 +139,22 @@ class Janus:
             raise InputError(f"There is no sampler {sampler!r}: choose 'sequential' or 'jacobi'.")
         if window < 1:
             raise InputError(f"The window is {window}: look at least 1 code ahead.")
-        sampling = Sampling(temperature, top_k, top_p)
         ids = self.processor.drawing_prompt(prompt)
-        grid = self.model.config.grid
-        steps = grid[0] * grid[1]
+        steps = math.prod(self.model.config.grid)
         self._check_length(len(ids), steps, "prompt")
-        drawing = image.Drawing(ids, self.processor.pad, steps, count, seed, cfg_weight, sampling)
-        graphs = self.graphs and graphable([*self.model.decoding_parts, self.model.gen_embed], self.plain)
-        draw = image.draw_codes
-        if sampler == "jacobi":
-            draw = partial(draw_codes_jacobi, window=window, graphs=graphs)
-        elif graphs:
-            draw = partial(draw_codes_graphed, kernels=self.kernels)
-        rows = count * len(drawing.prefixes) * (window if sampler == "jacobi" else 1)
-        with _one_at_a_time, prepacked(self.model.decoding_parts, rows, self.device, self.plain):
-            codes = draw(self.model, drawing, self.device, progress)
-        return ImageTokens(codes, grid, self.codebook)
+        return image.Drawing(
+            prompt=ids,
+            pad=self.processor.pad,
+            steps=steps,
+            count=count,
+            seed=seed,
+            cfg_weight=cfg_weight,
+            sampling=sampling,
+            window=window if sampler == "jacobi" else 1,
+        )
 
     @torch.no_grad()
-    def decode(self, tokens: ImageTokens, progress: Callable[[int, int], object] | None = None) -> Tensor:
+    def decode(self, tokens: ImageTokens, *, progress: Callable[[int, int], object] | None = None) -> Tensor:
         """Codes -> pictures float32 [N, H, W, 3] in 0..1. Raises InputError for another model's codes.
 
         `progress(pictures decoded, pictures)` is called after each picture and may raise to stop.
@@ -163,6 +184,11 @@ class Janus:
                 progress(len(pixels), len(ids))
         return ((torch.cat(pixels) + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).contiguous()
 
+    def decoding_need(self, tokens: ImageTokens | None = None) -> Need:
+        """What `decode` needs on the device; without tokens, for one picture of the size that the model draws."""
+        count, grid = (1, None) if tokens is None else (len(tokens), tokens.grid)
+        return Need(memory.DECODING, memory.decoding_bytes(self.model.config, self.precision, count, grid))
+
     @torch.no_grad()
     def encode(self, images: Tensor) -> ImageTokens:
         """Pictures float [N, H, W, 3] in 0..1, sides multiples of the VQ's 16 pixels -> their codes.
@@ -183,12 +209,13 @@ class Janus:
         self,
         question: str | list[Turn],
         images: Pictures | None = None,
+        *,
         max_new_tokens: int = 512,
         temperature: float = 0.0,
         seed: int = 0,
         progress: text.Progress | None = None,
     ) -> str:
-        """Answer a question, or go on with a conversation, about no, one or several pictures.
+        """Answer a question, or continue a conversation, about no, one or several pictures.
 
         `images`, float [N, H, W, 3] in 0..1 or a list of [H, W, 3] of any sizes, stand where the text says
         `<image_placeholder>`, else before the first question. `temperature` 0 is greedy.
@@ -197,13 +224,21 @@ class Janus:
         if isinstance(images, Tensor):
             check_images(images)
         pictures = [] if images is None else images
-        return self.answer_batch([question], [pictures], max_new_tokens, temperature, seed, progress)[0]
+        return self.answer_batch(
+            [question],
+            [pictures],
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            progress=progress,
+        )[0]
 
     @torch.no_grad()
     def answer_batch(
         self,
         questions: list[str | list[Turn]],
         images: list[Pictures] | None = None,
+        *,
         max_new_tokens: int = 512,
         temperature: float = 0.0,
         seed: int = 0,
@@ -229,18 +264,29 @@ class Janus:
             flat = [picture for batch in images for picture in batch]
             pixels = self.processor.pixels(flat).to(self.device, self.dtype)
             features = self.model.embed_images(pixels)
-        embeds, mask = text.embed_prompts(
-            self.model, prompts, self.processor.image, self.processor.pad, features, self.device
-        )
-        eos = self.processor.eos
-        # Of several answers, some are short, and copies would not pay.
+        special = {"image_id": self.processor.image, "pad": self.processor.pad}
+        embeds, mask = text.embed_prompts(self.model, prompts, **special, features=features, device=self.device)
+        # Of several answers some are short, and copies would not pay.
         alone = [self.model.language_model] if len(questions) == 1 else []
-        words = text.words
-        if self.graphs and graphable(self.model.answering_parts, self.plain):
-            words = words_graphed
-        with _one_at_a_time, prepacked(alone, 1, self.device, self.plain):
-            ids = text.answer_ids(self.model, embeds, mask, eos, max_new_tokens, seed, sampling, progress, words)
+        with _one_at_a_time, fast_layers(alone, 1, self.device, self.execution.unpatched):
+            ids = text.answer_ids(
+                self.model,
+                embeds,
+                mask,
+                self.execution,
+                eos=self.processor.eos,
+                max_new_tokens=max_new_tokens,
+                seed=seed,
+                sampling=sampling,
+                progress=progress,
+            )
         return [self.processor.decode(row) for row in ids]
+
+    def answering_need(self, question: str | list[Turn], pictures: int = 0, *, max_new_tokens: int = 512) -> Need:
+        """What `answer` about that many pictures needs on the device. Raises InputError for an empty question."""
+        length = len(self.processor.question_prompt(question, pictures))
+        config, size = self.model.config, memory.describing_bytes
+        return Need(memory.ANSWERING, size(config, self.precision, 1, length, new=max_new_tokens, pictures=pictures))
 
     def _check_length(self, prompt: int, new: int, what: str) -> None:
         limit = self.context

@@ -1,4 +1,4 @@
-"""What a code looks like at a glance: one colour, from a linear map that is fitted to the VQ decoder."""
+"""One colour for each code, for fast previews: a linear map from codebook vectors, fitted to the VQ decoder."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from torch import Tensor
 from .model.vq import VQModel
 from .pipeline import Janus
 
-SAMPLES = 64  # codes looked at, which is one decoded picture of 24 x 24 tokens
-RIDGE = 0.1  # of the codes' mean variance
+SAMPLES = 64  # codes that are decoded, 3 x 3 tokens each: as much work as one picture of 24 x 24
+RIDGE = 0.1  # penalty, as a share of the codes' mean variance
 
 
 @torch.no_grad()
 def code_colours(janus: Janus) -> Tensor:
     """The colour of every code, float32 [codebook_size, 3] in 0..1 on the CPU.
 
-    Some codes are decoded, each alone and surrounded by itself; ridge regression from their codebook vectors to the
-    middle's mean colour gives the rest.
+    SAMPLES codes are decoded, each as a patch surrounded by itself. Ridge regression from their codebook vectors to the
+    mean colour of the middle gives all the others.
     """
     vq: VQModel = janus.model.gen_vision_model
     size = janus.model.config.vq.codebook_size

@@ -81,18 +81,21 @@ class JanusChat(io.ComfyNode):
         image: torch.Tensor | None = None,
         history: Conversation | None = None,
     ) -> io.NodeOutput:
-        pictures = [] if image is None else list(inputs.over_white(image))
-        conversation = (history or Conversation()).without_oldest(drop_turns).ask(message, pictures)
+        new_pictures = [] if image is None else list(inputs.over_white(image))
+        conversation = (history or Conversation()).without_oldest(drop_turns).ask(message, new_pictures)
         check_room(janus.core, conversation, max_tokens, setting="drop_turns")
-        core = janus.to_talk(conversation, max_tokens)
+        turns, pictures = list(conversation.turns), list(conversation.pictures)
+        core = janus.ready(janus.core.answering_need(turns, len(pictures), max_new_tokens=max_tokens))
+
+        asked = conversation.tokens(core)
 
         def shown(answer: str) -> dict[str, list]:
-            used = conversation.tokens(core) + len(core.processor.encode(answer))
+            used = asked + len(core.processor.encode(answer))
             return {"janus_turns": _readable(conversation.with_answer(answer)), "janus_context": [used, core.context]}
 
         answer = core.answer(
-            list(conversation.turns),
-            list(conversation.pictures),
+            turns,
+            pictures,
             max_new_tokens=max_tokens,
             temperature=temperature,
             seed=seed,

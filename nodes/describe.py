@@ -65,7 +65,7 @@ class JanusDescribeImage(io.ComfyNode):
         temperature: float,
         seed: int,
     ) -> io.NodeOutput:
-        core = janus.to_answer(question, max_tokens)
+        core = janus.ready(janus.core.answering_need(question, 1, max_new_tokens=max_tokens))
         answers: list[str] = []
 
         def shown(answer: str) -> dict[str, list]:

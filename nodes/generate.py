@@ -120,9 +120,10 @@ class JanusTextToImage(io.ComfyNode):
         window: int = 8,
     ) -> io.NodeOutput:
         preview = preview_of(janus)
-        previewing = preview is not None and preview.decodes
-        core = janus.to_draw(prompt, batch_size, cfg, 1 if sampler == SAMPLERS[0] else window, previewing)
-        tokens = core.generate(
+        need = janus.core.drawing_need(prompt, batch_size, cfg_weight=cfg, sampler=sampler, window=window)
+        if preview and preview.decodes:
+            need += janus.core.decoding_need()
+        tokens = janus.ready(need).generate(
             prompt,
             batch_size,
             seed=seed,

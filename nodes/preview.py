@@ -28,7 +28,7 @@ def preview_of(janus: HostedJanus) -> Preview | None:
     method = canvas.preview_method()
     if method == "none":
         return None
-    core = janus.to_look()
+    core = janus.ready(janus.core.decoding_need())
     if core.codebook not in _colours:
         _colours[core.codebook] = code_colours(core)
     return Preview(core, _colours[core.codebook], decodes=method == "taesd")

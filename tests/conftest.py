@@ -1,5 +1,5 @@
-"""For all tests."""
+"""Settings for all tests."""
 
 import torch
 
-torch.set_num_threads(1)  # tiny models gain nothing from threads, and lose much when the machine is busy
+torch.set_num_threads(1)  # threads do not help tiny models, and slow them down on a busy machine

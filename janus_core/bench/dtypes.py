@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import memory
 from ..config import JanusConfig
 from ..generation import text
-from ..generation.cpu_kernels import prepacked
+from ..generation.cpu_kernels import fast_layers
 from ..generation.image import Drawing, picture_logits
 from ..generation.sampling import Sampling, draw_tokens, seed_keys
 from ..pipeline import DEFAULT_CHECKPOINT, Janus, load
@@ -44,7 +44,8 @@ def _agreement(reference: Tensor, other: Tensor, keys: Tensor | None) -> Agreeme
 def drawing_agreement(reference: Janus, other: Janus, prompt: str, codes: Tensor, cfg_weight: float = 5.0) -> Agreement:
     """How `other` would go on at each of the codes [count, T] that `reference` drew with seeds 0, 1, ..."""
     ids = reference.processor.drawing_prompt(prompt)
-    prefixes = Drawing(ids, reference.processor.pad, codes.shape[1], cfg_weight=cfg_weight).prefixes
+    pad, steps = reference.processor.pad, codes.shape[1]
+    prefixes = Drawing(prompt=ids, pad=pad, steps=steps, cfg_weight=cfg_weight).prefixes
 
     def logits(janus: Janus) -> Tensor:
         ids = torch.tensor(prefixes, device=janus.device).repeat_interleave(len(codes), dim=0)
@@ -64,14 +65,18 @@ def answering_agreement(reference: Janus, other: Janus, question: str, picture: 
     def embeds(janus: Janus, ids: list[int]) -> tuple[Tensor, Tensor]:
         features = janus.model.embed_images(janus.processor.pixels([picture]).to(janus.device, janus.dtype))
         processor = janus.processor
-        return text.embed_prompts(janus.model, [ids], processor.image, processor.pad, features, janus.device)
+        special = {"image_id": processor.image, "pad": processor.pad}
+        return text.embed_prompts(janus.model, [ids], **special, features=features, device=janus.device)
 
     def logits(janus: Janus) -> Tensor:
         hidden = janus.model.language_model.model(embeds(janus, prompt + answer)[0])
         return janus.model.language_model.lm_head(hidden[:, len(prompt) - 1 :])
 
     start = embeds(reference, prompt)
-    answer += text.answer_ids(reference.model, *start, reference.processor.eos, words, 0, Sampling(0.0))[0]
+    greedy, eos = Sampling(0.0), reference.processor.eos
+    answer += text.answer_ids(
+        reference.model, *start, reference.execution, eos=eos, max_new_tokens=words, sampling=greedy
+    )[0]
     return _agreement(logits(reference), logits(other), None)
 
 
@@ -105,7 +110,7 @@ def fidelity_table(checkpoint: str, device: str, against: str, count: int, cfg_w
         answering = [answering_agreement(reference, other, q, picture) for q in QUESTIONS for picture in pictures]
         lines.append([dtype, *drawing(other), *_means(answering)])
         if dtype == "int8" and device == "cpu":  # as big layers draw there, which a small model has none of
-            with prepacked(other.model.decoding_parts, 2, other.device, least=1):
+            with fast_layers(other.model.drawing_parts, 2, other.device, least=1):
                 lines.append([f"{dtype}, rearranged", *drawing(other), "", ""])
     return markdown(lines)
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from ..generation.cpu_kernels import prepacked
+from ..generation.cpu_kernels import fast_layers
+from ..generation.execution import Execution
 from ..generation.image import Drawing, draw_codes, unconditional
-from ..generation.recorder import draw_codes_graphed, graphable, words_graphed
 from ..generation.sampling import Sampling
-from ..generation.text import answer_ids, embed_prompts, words
+from ..generation.text import answer_ids, embed_prompts
 from ..model.janus import JanusModel
 from ..weights.names import split_fused, transformers_keys
 
@@ -41,23 +40,24 @@ class Engine(Protocol):
 
 class Ours:
     def __init__(self, model: JanusModel, device: torch.device, name: str = "ours", kernels: Any = None):
-        self.model, self.device, self.name, self.kernels = model, device, name, kernels
-        self.graphed = graphable([model.gen_embed, model.gen_head, model.language_model], lambda layer: True)
+        self.model, self.name, self.execution = model, name, Execution(device, kernels=kernels)
 
     def ready(self, count: int) -> AbstractContextManager[None]:
-        return prepacked(self.model.decoding_parts, 2 * count, self.device)
+        return fast_layers(self.model.drawing_parts, 2 * count, self.execution.device)
 
     def draw(self, prompt: list[int], steps: int, count: int, token: Token) -> Tensor:
-        draw = partial(draw_codes_graphed, kernels=self.kernels) if self.graphed else draw_codes
-        return draw(self.model, Drawing(prompt, SPECIAL["pad"], steps, count), self.device, lambda *_: token())
+        drawing = Drawing(prompt=prompt, pad=SPECIAL["pad"], steps=steps, count=count)
+        return draw_codes(self.model, drawing, self.execution, lambda *_: token())
 
     @torch.no_grad()
     def answer(self, prompt: list[int], image_id: int, pixels: Tensor, count: int, token: Token) -> None:
+        device, greedy = self.execution.device, Sampling(0.0)
         features = self.model.embed_images(pixels)
-        start = embed_prompts(self.model, [prompt], image_id, SPECIAL["pad"], features, self.device)
-        drawn = words_graphed if self.graphed else words
-        with prepacked([self.model.language_model], 1, self.device):
-            answer_ids(self.model, *start, -1, count, 0, Sampling(0.0), lambda *_: token(), drawn)
+        special = {"image_id": image_id, "pad": SPECIAL["pad"]}
+        start = embed_prompts(self.model, [prompt], **special, features=features, device=device)
+        with fast_layers([self.model.language_model], 1, device):
+            settings = {"eos": -1, "max_new_tokens": count, "sampling": greedy}
+            answer_ids(self.model, *start, self.execution, **settings, progress=lambda *_: token())
 
 
 def transformers_twin(model: JanusModel) -> Any:
@@ -216,7 +216,8 @@ class Original:
     @torch.no_grad()
     def answer(self, prompt: list[int], image_id: int, pixels: Tensor, count: int, token: Token) -> None:
         features = self.model.embed_images(pixels)
-        embeds, _ = embed_prompts(self.model, [prompt], image_id, SPECIAL["pad"], features, self.device)
+        special = {"image_id": image_id, "pad": SPECIAL["pad"]}
+        embeds, _ = embed_prompts(self.model, [prompt], **special, features=features, device=self.device)
         past = None
         for _ in range(count):
             out = self.llama(inputs_embeds=embeds, use_cache=True, past_key_values=past)

@@ -105,7 +105,8 @@ class Bandwidth:
 def step_bytes(model: JanusModel, count: int, context: int) -> int:
     """What one decode step of `count` guided pictures must read: decoder, norm, head, aligner, and the KV cache."""
     llama = model.language_model.model
-    weights = sum(p.nbytes for part in model.decoding_parts for p in part.parameters())
+    parts = [part for part in model.drawing_parts if part is not model.gen_embed]  # of which few rows are read
+    weights = sum(p.nbytes for part in parts for p in part.parameters())
     element = llama.norm.weight.element_size()
     cache = 2 * llama.config.num_hidden_layers * llama.config.hidden_size * element * context * 2 * count
     return weights + cache

@@ -1,50 +1,47 @@
-"""Drawing and answering on a CPU: big Linear layers rearranged for its matrix kernels, for the length of one run.
+"""Faster Linear layers on a CPU, for the length of one call.
 
-A run reads each weight hundreds of times; in the kernels' own layout that is faster than as files hold it, the more so
-the more rows share one reading. It takes a second copy of those layers, so it is done only where there is room for one.
-A single row needs none: for it there is a kernel that reads weights as they lie as fast as memory gives them.
+1. A drawing reads each weight hundreds of times. In the layout of the CPU's matrix kernels a reading is faster than in
+   a file's layout, the more so the more rows share it. This takes a second copy of the big layers, so it is done only
+   where memory holds that copy twice.
+2. A single row needs no copy: PyTorch has a kernel that reads the stored weights as fast as memory delivers them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import psutil
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from ..model import cpu_ops
 from ..model.quantised import QuantisedLinear
+from .execution import Unpatched, never_patched
 
-# Layers below this many weights stay in the processor's cache, and gain nothing.
+# Layers with fewer weights stay in the processor's cache, and gain nothing.
 LEAST = 2**21
-# Fewer rows than so many take the kernels longer, by half for two rows: zeros make up the number.
+# The kernels take longer for fewer rows than this, by half for two rows: the missing ones are filled up with zeros.
 FAST_ROWS = 5
-# What stands for 0 in 8 bits without a sign, and a half to round what is cut off.
-MIDDLE = torch.tensor(128.5)
-# Free memory must hold the copies so many times, to leave as much for the work and for others.
+# Free memory must hold the copies this many times, which leaves as much for the work and for others.
 ROOM = 2
-
-Plain = Callable[[nn.Module], bool]
 
 
 @contextmanager
-def prepacked(
+def fast_layers(
     parts: Iterable[nn.Module],
     rows: int,
     device: torch.device,
-    plain: Plain = lambda layer: True,
+    unpatched: Unpatched = never_patched,
+    *,
     least: int | None = None,
 ) -> Iterator[None]:
-    """Within it, the big Linear layers of `parts`, when they compute on the CPU, take the fastest way for `rows` at once.
+    """Within it, the big Linear layers of `parts` compute in the fastest way for `rows` rows at once, on a CPU.
 
-    That is from rearranged copies, but for one row. `plain` tells layers that compute with their weight as it lies from
-    those that a host patches at each use, which are left alone. int8 layers of which there are copies round what comes
-    in to 8 bits too, row by row. `least` is how many weights make a layer big, in place of LEAST.
+    Layers that a host patches at each use are left alone. int8 layers that are copied round their inputs to 8 bits,
+    row by row. `least` is how many weights make a layer big, in place of LEAST.
     """
-    layers = [layer for layer in _layers(parts, rows, device, least or LEAST) if plain(layer)]
+    layers = [layer for layer in _layers(parts, rows, device, least or LEAST) if unpatched(layer)]
     try:
         for layer in layers:
             layer.__dict__["forward"] = _one_row(layer) if rows == 1 else _packed(layer, rows)
@@ -54,55 +51,40 @@ def prepacked(
             layer.__dict__.pop("forward", None)
 
 
-def multiplies_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 fast."""
-    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-
 def copied_bytes(parts: Iterable[nn.Module], rows: int, device: torch.device) -> int:
-    """What `prepacked` takes at most."""
+    """The most that `fast_layers` allocates."""
     return 0 if rows == 1 else sum(map(_copy_bytes, _layers(parts, rows, device, LEAST)))
 
 
 def _copy_bytes(layer: nn.Linear) -> int:
-    """The copy, its filled up rows, and the scales and zero points of 8 bits."""
-    small = isinstance(layer, QuantisedLinear)
-    rows = FAST_ROWS * layer.in_features * (4 if small else layer.weight.itemsize)
-    return layer.weight.nbytes + rows + (12 * layer.out_features if small else 0)
+    """The weight, the filled up rows, and for int8 the scales and zero points."""
+    eight_bit = isinstance(layer, QuantisedLinear)
+    rows = FAST_ROWS * layer.in_features * (4 if eight_bit else layer.weight.itemsize)
+    return layer.weight.nbytes + rows + (12 * layer.out_features if eight_bit else 0)
 
 
 def _layers(parts: Iterable[nn.Module], rows: int, device: torch.device, least: int) -> list[nn.Linear]:
-    """The layers to run otherwise, or none where there is no room. Weights may lie on the CPU to be used elsewhere."""
-    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    """The layers to change; none where memory is short. Weights may be on the CPU and be used elsewhere."""
+    if device.type != "cpu":
         return []
+    kinds = {torch.bfloat16: "one row of bfloat16"} if rows == 1 else PACKED
     layers = [layer for part in parts for layer in part.modules() if isinstance(layer, nn.Linear)]
     layers = [layer for layer in layers if layer.weight.device.type == "cpu" and layer.weight.numel() >= least]
-    if rows == 1:
-        return [layer for layer in layers if layer.weight.dtype == torch.bfloat16 and multiplies_bfloat16()]
-    layers = [layer for layer in layers if _packable(layer.weight)]
-    enough = psutil.virtual_memory().available >= ROOM * sum(map(_copy_bytes, layers))
+    layers = [layer for layer in layers if layer.weight.dtype in kinds and cpu_ops.works(kinds[layer.weight.dtype])]
+    enough = rows == 1 or psutil.virtual_memory().available >= ROOM * sum(map(_copy_bytes, layers))
     return layers if enough else []
 
 
-def _packable(weight: Tensor) -> bool:
-    if weight.dtype == torch.int8:
-        # Without VNNI the products of 8 bits saturate; older versions of torch cannot say.
-        return hasattr(torch.cpu, "_is_vnni_supported") and torch.cpu._is_vnni_supported()
-    return weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and multiplies_bfloat16())
+PACKED = {torch.float32: "packed float32", torch.bfloat16: "packed bfloat16", torch.int8: "packed int8"}
 
 
 def _one_row(layer: nn.Linear) -> Callable[[Tensor], Tensor]:
-    """The layer's `forward` by torch's own kernel, which reads bfloat16 twice as fast as mkldnn's where one row comes."""
+    """The layer's `forward` by the kernel for one row."""
 
     def forward(x: Tensor) -> Tensor:
         if x.numel() != layer.in_features:
             return type(layer).forward(layer, x)
-        enabled = torch._C._get_mkldnn_enabled()
-        torch._C._set_mkldnn_enabled(False)
-        try:
-            y = F.linear(x, layer.weight)
-        finally:
-            torch._C._set_mkldnn_enabled(enabled)
+        y = cpu_ops.one_row(x, layer.weight)
         return y if layer.bias is None else y + layer.bias
 
     return forward
@@ -110,37 +92,23 @@ def _one_row(layer: nn.Linear) -> Callable[[Tensor], Tensor]:
 
 def _packed(layer: nn.Linear, rows: int) -> Callable[[Tensor], Tensor]:
     """The layer's `forward` on a copy of its weight."""
-    rows, kind = max(rows, FAST_ROWS), layer.weight.dtype
+    rows = max(rows, FAST_ROWS)
     if isinstance(layer, QuantisedLinear):
-        weight = torch.ops.onednn.qlinear_prepack(layer.weight, [rows, layer.in_features])
-        zeros, kind = torch.zeros(layer.out_features, dtype=torch.int64), torch.float32
-        multiply = partial(_dynamic, weight, layer.scale.flatten() / 127, zeros)
+        packed, dtype = cpu_ops.pack_int8(layer.weight, rows), torch.float32
+        scale, zeros = layer.scale.flatten() / 127, torch.zeros(layer.out_features, dtype=torch.int64)
+        multiply = lambda x: cpu_ops.packed_int8_linear(packed, scale, zeros, x)
     else:
-        multiply = partial(_linear, torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), rows))
-    room = torch.zeros(FAST_ROWS, layer.in_features, dtype=kind)
+        packed, dtype = cpu_ops.pack(layer.weight, rows), layer.weight.dtype
+        multiply = lambda x: cpu_ops.packed_linear(packed, x)
+    filled = torch.zeros(FAST_ROWS, layer.in_features, dtype=dtype)
 
     def forward(x: Tensor) -> Tensor:
         flat = x.flatten(0, -2)
         count = len(flat)
         if count < FAST_ROWS:
-            room[:count] = flat
-            flat = room
+            filled[:count] = flat
+            flat = filled
         y = multiply(flat)[:count].to(x.dtype).unflatten(0, x.shape[:-1])
         return y if layer.bias is None else y + layer.bias
 
     return forward
-
-
-def _linear(packed: Tensor, x: Tensor) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
-
-
-def _dynamic(packed: Tensor, scale: Tensor, zeros: Tensor, x: Tensor) -> Tensor:
-    """In float32. `scale` is that of the weights for a row whose largest number is 127."""
-    x = x.float()
-    largest = x.abs().amax(dim=-1, keepdim=True).clamp_(min=1e-12)
-    small = torch.add(MIDDLE, x / largest, alpha=127).to(torch.uint8)
-    y = torch.ops.onednn.qlinear_pointwise(
-        small, 1.0, 128, packed, scale, zeros, None, 1.0, 0, torch.float32, "none", [], ""
-    )
-    return y.mul_(largest)

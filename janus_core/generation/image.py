@@ -9,18 +9,20 @@ import torch
 from torch import Tensor
 
 from ..model.janus import JanusModel
-from .cache import StaticCache
-from .sampling import Sampling, check_finite, draw_tokens, guide, seed_keys
+from .cache import KVCache, new_cache
+from .execution import Execution
+from .recorder import GraphedStep, side_stream
+from .sampling import Sampling, check_finite, draw_tokens, guide, seed_keys, tempered
 
 Progress = Callable[[int, int, Tensor], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Drawing:
     """What to draw: `count` pictures of `steps` codes.
 
-    `prompt` are ids that end with begin_of_image, `pad` stands for them where guidance looks away. Picture i uses
-    seed + i and does not depend on the others. With `cfg_weight` 1 the unconditional rows are left out.
+    `prompt` are ids that end with begin_of_image; `pad` replaces them in the unconditional prompt. Picture i uses
+    seed + i and does not depend on the others. `window` is how many codes a pass of jacobi reads, 1 for a plain step.
     """
 
     prompt: list[int]
@@ -30,34 +32,41 @@ class Drawing:
     seed: int = 0
     cfg_weight: float = 5.0
     sampling: Sampling = field(default_factory=Sampling)
+    window: int = 1
 
     @property
     def prefixes(self) -> list[list[int]]:
-        """What is read before drawing: the prompt, and its unconditional twin where guidance needs one."""
+        """The prompts to prefill: the conditional one, and the unconditional one unless the CFG weight is 1."""
         return [self.prompt] if self.cfg_weight == 1 else [self.prompt, unconditional(self.prompt, self.pad)]
+
+    @property
+    def rows(self) -> int:
+        """How many tokens go through the layers at once in each step."""
+        return self.count * len(self.prefixes) * self.window
 
 
 def unconditional(prompt: list[int], pad: int) -> list[int]:
-    """The prompt with everything but its first and last token padded; the pads are attended, as in training."""
+    """The prompt with all but its first and last token padded; the pads are attended, as in training."""
     return [prompt[0], *[pad] * (len(prompt) - 2), prompt[-1]]
 
 
-def prefill(
-    model: JanusModel, prefixes: list[list[int]], count: int, room: int, device: torch.device | str
-) -> tuple[Tensor, StaticCache]:
-    """Read each prefix once, for `count` rows in a run: the last hidden states [rows, D] and a cache with `room` more."""
+def prefill(model: JanusModel, drawing: Drawing, execution: Execution, room: int) -> tuple[Tensor, KVCache]:
+    """Read each prefix once and copy it to `count` rows.
+
+    Returns the last hidden states [rows, D], and a cache of these rows with `room` more slots.
+    """
     llama = model.language_model.model
-    embeds = model.embed_text(torch.tensor(prefixes, device=device))
-    length = embeds.shape[1]
-    prefix = StaticCache(llama.config, len(prefixes), length, device, embeds.dtype)
-    hidden = llama(embeds, cache=prefix)[:, -1].repeat_interleave(count, dim=0)
-    cache = StaticCache(llama.config, len(prefixes) * count, length + room, device, embeds.dtype)
-    cache.copy_rows(prefix, count)
+    embeds = model.embed_text(torch.tensor(drawing.prefixes, device=execution.device))
+    copies, length = len(embeds), embeds.shape[1]
+    prefix = new_cache(llama.config, copies, length, execution, embeds.dtype)
+    hidden = llama(embeds, attend=prefix.prompt())[:, -1].repeat_interleave(drawing.count, dim=0)
+    cache = new_cache(llama.config, copies * drawing.count, length + room, execution, embeds.dtype)
+    cache.copy_rows(prefix, drawing.count)
     return hidden, cache
 
 
 def picture_logits(model: JanusModel, hidden: Tensor, cfg_weight: float) -> Tensor:
-    """Hidden states [rows, ..., D] -> guided logits [pictures, ..., codes]; without guidance rows are pictures."""
+    """Hidden states [rows, ..., D] -> guided logits [pictures, ..., codes]; at CFG weight 1 each row is a picture."""
     logits = model.gen_head(hidden)
     if cfg_weight == 1:
         return logits
@@ -65,23 +74,64 @@ def picture_logits(model: JanusModel, hidden: Tensor, cfg_weight: float) -> Tens
     return guide(cond, uncond, cfg_weight)
 
 
+class DrawingStep:
+    """The state of a drawing; called, it draws one more code of every picture. Made with the first code drawn."""
+
+    def __init__(self, model: JanusModel, drawing: Drawing, execution: Execution):
+        self.model, self.drawing = model, drawing
+        self.kernels = execution.kernels if execution.in_place(model.drawing_parts) else None
+        self.start = len(drawing.prompt)
+        self.capacity = self.start + drawing.steps - 1
+        hidden, self.cache = prefill(model, drawing, execution, drawing.steps - 1)
+        device = execution.device
+        self.slots = torch.arange(self.capacity, device=device)
+        self.keys = seed_keys(drawing.seed, drawing.count, device)
+        self.ids = torch.zeros(drawing.count, drawing.steps, dtype=torch.long, device=device)
+        self.last = torch.zeros(drawing.count, 1, dtype=torch.long, device=device)  # index of the last code drawn
+        self.logits = picture_logits(model, hidden, drawing.cfg_weight).clone()
+        check_finite(self.logits)
+        self._draw()
+
+    def __call__(self, end: int) -> None:
+        copies = len(self.drawing.prefixes)
+        positions = (self.last + self.start).repeat(copies, 1)  # [rows, 1]
+        embeds = self.model.embed_codes(self.ids.gather(1, self.last)).repeat(copies, 1, 1)
+        llama = self.model.language_model.model
+        if self.kernels:
+            hidden = self.kernels.decode(llama, embeds, positions, end, self.cache)
+        else:
+            mask = self.slots[:end] <= positions[:, None, :, None]
+            hidden = llama(embeds, positions, self.cache.at(positions, mask))
+        self.logits.copy_(picture_logits(self.model, hidden[:, -1], self.drawing.cfg_weight))
+        self.last.add_(1)
+        self._draw()
+
+    def _draw(self) -> None:
+        logits, sampling = self.logits[:, None], self.drawing.sampling
+        if self.kernels and sampling.temperature:
+            drawn = self.kernels.noisy_argmax(tempered(logits, sampling), self.keys, self.last)
+        else:
+            drawn = draw_tokens(logits, sampling, self.keys, self.last)
+        self.ids.scatter_(1, self.last, drawn)
+
+
 @torch.no_grad()
-def draw_codes(
-    model: JanusModel, drawing: Drawing, device: torch.device | str, progress: Progress | None = None
-) -> Tensor:
-    """The pictures' ids, long [count, steps]. `progress(step, total, ids so far [count, step])` may raise to stop."""
-    prefixes, count, steps = drawing.prefixes, drawing.count, drawing.steps
-    hidden, cache = prefill(model, prefixes, count, steps - 1, device)
-    keys = seed_keys(drawing.seed, count, device)
-    ids = torch.zeros(count, steps, dtype=torch.long, device=device)
-    for step in range(steps):
-        if step:
-            embeds = model.embed_codes(ids[:, step - 1 : step]).repeat(len(prefixes), 1, 1)
-            hidden = model.language_model.model(embeds, cache=cache)[:, -1]
-        logits = picture_logits(model, hidden, drawing.cfg_weight)
-        if step in (0, steps - 1):  # what goes wrong in between stays in the cache, and shows at the end
-            check_finite(logits)
-        ids[:, step] = draw_tokens(logits, drawing.sampling, keys, step)
-        if progress is not None:
-            progress(step + 1, steps, ids[:, : step + 1])
-    return ids
+def draw_codes(model: JanusModel, drawing: Drawing, execution: Execution, progress: Progress | None = None) -> Tensor:
+    """The pictures' codes, long [count, steps]. `progress(step, total, codes so far [count, step])` may raise to stop.
+
+    As CUDA graphs, the device is waited for once a row of the picture.
+    """
+    row = model.config.grid[1]
+    with side_stream(execution.device, execution.records(model.drawing_parts)) as stream:
+        step = DrawingStep(model, drawing, execution)
+        # Triton's kernels skip slots that are not filled yet, so one graph serves the whole drawing.
+        run = GraphedStep(step, stream, step.capacity if step.kernels else None)
+        for drawn in range(1, drawing.steps + 1):
+            if progress is not None:
+                if stream and drawn % row == 0:
+                    stream.synchronize()
+                progress(drawn, drawing.steps, step.ids[:, :drawn])
+            if drawn < drawing.steps:
+                run(step.start + drawn)
+        check_finite(step.logits)  # what goes wrong in between stays in the cache, and shows here
+    return step.ids.clone()

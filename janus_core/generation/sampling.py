@@ -33,7 +33,7 @@ class Sampling:
 
 
 def _mix(x: Tensor) -> Tensor:
-    """A bijection of 32-bit integers (held in int64) whose output bits all depend on all input bits."""
+    """A bijection of 32-bit integers, stored in int64, each of whose output bits depends on every input bit."""
     x = x ^ (x >> 16)
     x.mul_(0x7FEB352D).bitwise_and_(MASK32)
     x.bitwise_xor_(x >> 15)
@@ -42,7 +42,7 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def _mix_seed(seed: int) -> int:
-    """SplitMix64's finaliser: a bijection of 64-bit integers, so different seeds never meet."""
+    """SplitMix64's finaliser: a bijection of 64-bit integers, so no two seeds give the same keys."""
     mask = MAX_SEED
     z = (seed + 0x9E3779B97F4A7C15) & mask
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
@@ -72,20 +72,20 @@ def gumbel_noise(keys: Tensor, position: int | Tensor, codes: int) -> Tensor:
     code = torch.arange(codes, device=keys.device, dtype=torch.int64)
     code.mul_(GOLDEN32)
     bits = _mix(_mix((code + first).bitwise_and_(MASK32)).bitwise_xor_(second))
-    # 1 - u rather than u: the large values, which win the draw, then keep full precision.
+    # The uniform variable is 1 - u rather than u, so that the large values, which win the draw, keep full precision.
     rest = bits.to(torch.float32).add_(0.5).mul_(2**-32).clamp_(max=1 - 2**-24)
     return rest.neg_().log1p_().neg_().log_().neg_()
 
 
 def guide(cond: Tensor, uncond: Tensor, weight: float) -> Tensor:
-    """Classifier-free guidance: weight 0 is unconditional, 1 conditional, more exaggerates the prompt."""
+    """Classifier-free guidance (Ho and Salimans 2022): weight 0 is unconditional, 1 conditional, more exaggerates."""
     return uncond + weight * (cond - uncond)
 
 
 def tempered(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Logits [..., codes] at a temperature above 0, those of filtered codes -inf; of float32 or better."""
+    """Logits [..., codes] divided by a temperature above 0, in float32 or better; -inf for codes that are filtered out."""
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    # From the largest down, so that a tiny temperature gives -inf and never inf.
+    # With the largest at 0, a tiny temperature gives -inf and never inf.
     logits = (logits - logits.amax(dim=-1, keepdim=True)) / max(sampling.temperature, 1e-30)
     if 0 < sampling.top_k < logits.shape[-1]:
         least = logits.topk(sampling.top_k, dim=-1).values[..., -1:]
@@ -101,7 +101,7 @@ def tempered(logits: Tensor, sampling: Sampling) -> Tensor:
 def draw_tokens(logits: Tensor, sampling: Sampling, keys: Tensor, position: int | Tensor) -> Tensor:
     """One token a row, long [rows], from logits [rows, codes]: argmax(log p + Gumbel noise) draws from p exactly.
 
-    With `position` [rows, T], one for each of logits [rows, T, codes].
+    With `position` [rows, T] and logits [rows, T, codes], the tokens are [rows, T].
     """
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)

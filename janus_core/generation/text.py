@@ -1,27 +1,34 @@
-"""Answering: prompts of words and pictures -> words, several prompts at once."""
+"""Answering: prompts of text and pictures -> text tokens, several prompts at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import closing
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..model.janus import JanusModel
-from .cache import StaticCache
+from .cache import new_cache
+from .execution import Execution
+from .recorder import GraphedStep, side_stream
 from .sampling import Sampling, check_finite, draw_tokens, seed_keys
 
 Progress = Callable[[int, int, list[list[int]]], None]
 
 
 def embed_prompts(
-    model: JanusModel, prompts: list[list[int]], image_id: int, pad: int, features: Tensor | None, device: torch.device
+    model: JanusModel,
+    prompts: list[list[int]],
+    *,
+    image_id: int,
+    pad: int,
+    features: Tensor | None,
+    device: torch.device,
 ) -> tuple[Tensor, Tensor]:
     """Left-padded embeddings [B, T, D] and their mask, bool [B, T], True on tokens.
 
-    Every `image_id` takes the next of `features` [n pictures, tokens, D], in order of prompts and places.
+    Each `image_id` takes the next of `features` [pictures, tokens, D], in the order of the prompts.
     """
     reversed_rows = [torch.tensor(p[::-1]) for p in prompts]
     ids = pad_sequence(reversed_rows, batch_first=True, padding_value=-1).flip(1).to(device)
@@ -33,43 +40,59 @@ def embed_prompts(
     return embeds, mask
 
 
-def read_prompts(model: JanusModel, embeds: Tensor, mask: Tensor, room: int) -> tuple[Tensor, Tensor, StaticCache]:
-    """Read left-padded prompts: last hidden states [B, D], last positions [B, 1], and a cache with `room` more slots."""
-    llama = model.language_model.model
-    rows, length = mask.shape
-    cache = StaticCache(llama.config, rows, length + room, embeds.device, embeds.dtype)
-    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    visible = None
-    if not bool(mask.all()):
-        causal = torch.ones(length, length, dtype=torch.bool, device=embeds.device).tril()
-        # A pad sees itself, so that no row of the softmax is empty.
-        visible = ((causal & mask[:, None, :]) | torch.eye(length, dtype=torch.bool, device=embeds.device))[:, None]
-    hidden = llama(embeds, positions, visible, cache)
-    return hidden[:, -1], positions[:, -1:], cache
+def prompt_mask(mask: Tensor) -> Tensor | None:
+    """Which tokens of left-padded prompts each may look at, bool [B, 1, T, T]; None, meaning causal, without pads."""
+    if bool(mask.all()):
+        return None
+    length = mask.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
+    # A pad sees itself, so that no row of the softmax is empty.
+    return ((causal & mask[:, None, :]) | torch.eye(length, dtype=torch.bool, device=mask.device))[:, None]
 
 
-def words(
-    model: JanusModel, embeds: Tensor, mask: Tensor, count: int, seed: int, sampling: Sampling
-) -> Generator[Tensor, None, None]:
-    """The next `count` ids of each row, long [B], one after another."""
-    hidden, position, cache = read_prompts(model, embeds, mask, count - 1)
-    padded = not bool(mask.all())
-    keys = seed_keys(seed, len(mask), embeds.device)
-    for step in range(count):
-        logits = model.language_model.lm_head(hidden)
-        check_finite(logits)
-        drawn = draw_tokens(logits, sampling, keys, step)
-        yield drawn
-        if step + 1 == count:
-            break
-        if padded:
-            mask = torch.cat((mask, mask.new_ones(len(mask), 1)), dim=1)
-        hidden = model.language_model.model(
-            model.embed_text(drawn[:, None]), position + step + 1, mask[:, None, None] if padded else None, cache
-        )[:, -1]
+class AnswerStep:
+    """The state of some answers; called, it draws each one's next token. Made with the first token drawn.
 
+    `embeds` must hold the embedding of the last token before each call. The table of text embeddings is not part of
+    the step, because a host may keep it on another device.
+    """
 
-Words = Callable[[JanusModel, Tensor, Tensor, int, int, Sampling], Generator[Tensor, None, None]]
+    def __init__(
+        self,
+        model: JanusModel,
+        embeds: Tensor,
+        mask: Tensor,
+        execution: Execution,
+        *,
+        new: int,
+        seed: int,
+        sampling: Sampling,
+    ):
+        self.language, self.sampling = model.language_model, sampling
+        rows, self.start = mask.shape
+        self.capacity, device = self.start + new - 1, embeds.device
+        llama = self.language.model
+        self.cache = new_cache(llama.config, rows, self.capacity, execution, embeds.dtype)
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        hidden = llama(embeds, positions, self.cache.prompt(prompt_mask(mask)))[:, -1]
+        # Pads are never looked at.
+        self.visible = torch.cat((mask, mask.new_ones(rows, new - 1)), dim=1)[:, None, None]
+        self.slots = torch.arange(self.capacity, device=device)
+        self.slot = torch.full((rows, 1), self.start - 1, device=device)
+        self.position = positions[:, -1:].clone()
+        self.drawn = torch.zeros(rows, 1, dtype=torch.long, device=device)
+        self.keys = seed_keys(seed, rows, device)
+        self.embeds = torch.empty_like(embeds[:, :1])
+        self.logits = self.language.lm_head(hidden).clone()
+        self.ids = draw_tokens(self.logits[:, None], sampling, self.keys, self.drawn)
+
+    def __call__(self, end: int) -> None:
+        for counter in (self.position, self.slot, self.drawn):
+            counter.add_(1)
+        mask = self.visible[..., :end] & (self.slots[:end] <= self.slot[:, None, :, None])
+        hidden = self.language.model(self.embeds, self.position, self.cache.at(self.slot, mask))[:, -1]
+        self.logits.copy_(self.language.lm_head(hidden))
+        self.ids.copy_(draw_tokens(self.logits[:, None], self.sampling, self.keys, self.drawn))
 
 
 @torch.no_grad()
@@ -77,12 +100,13 @@ def answer_ids(
     model: JanusModel,
     embeds: Tensor,
     mask: Tensor,
+    execution: Execution,
+    *,
     eos: int,
     max_new_tokens: int,
-    seed: int,
+    seed: int = 0,
     sampling: Sampling,
     progress: Progress | None = None,
-    words: Words = words,
 ) -> list[list[int]]:
     """Continue left-padded prompts (embeddings [B, T, D], mask bool [B, T]) until EOS or `max_new_tokens`.
 
@@ -91,16 +115,21 @@ def answer_ids(
     """
     answers: list[list[int]] = [[] for _ in mask]
     open_rows = set(range(len(mask)))
-    with closing(words(model, embeds, mask, max_new_tokens, seed, sampling)) as drawn:
-        for step, ids in enumerate(drawn, 1):
-            for row, token in enumerate(ids.tolist()):
+    with side_stream(execution.device, execution.records(model.answering_parts)) as stream:
+        step = AnswerStep(model, embeds, mask, execution, new=max_new_tokens, seed=seed, sampling=sampling)
+        run = GraphedStep(step, stream)
+        for count in range(1, max_new_tokens + 1):
+            check_finite(step.logits)
+            for row, (token,) in enumerate(step.ids.tolist()):
                 if row in open_rows:
                     if token == eos:
                         open_rows.discard(row)
                     else:
                         answers[row].append(token)
             if progress is not None:
-                progress(step, max_new_tokens, answers)
-            if not open_rows:
+                progress(count, max_new_tokens, answers)
+            if not open_rows or count == max_new_tokens:
                 break
+            step.embeds.copy_(model.embed_text(step.ids))
+            run(step.start + count)
     return answers

@@ -1,7 +1,7 @@
-"""A decode step on a CUDA device with Triton kernels for all that lies between its matrix products.
+"""A decode step on a CUDA device with Triton kernels for everything between its matrix products.
 
-Starting those small kernels takes longer than they run: each here does in one launch what PyTorch does in several. They
-add up in float32 and round where PyTorch does, but not in between; float64 stays exact.
+Launching PyTorch's small kernels takes longer than they run, so each kernel here does in one launch what PyTorch does in
+several. Sums are in float32 and results are rounded where PyTorch rounds them, but not in between; float64 stays exact.
 """
 
 # pyright: reportIndexIssue=false
@@ -15,20 +15,20 @@ import triton.language as tl
 from torch import Tensor, nn
 
 from ..model.llama import Llama, rope_table
-from .cache import StaticCache
+from .cache import DeviceCache
 from .sampling import GOLDEN32
 
-SPLIT = 64  # slots of the cache that one program of attention looks at
-LEAST_SPLITS = 16  # that are put together as if they were so many, so that most prompts share one kernel
-INNER = 1024  # numbers of an MLP's inner layer that one program works on
-CODES = 2048  # codes that a program drawing one looks at together
+SPLIT = 64  # slots of the cache that one program of attention reads
+LEAST_SPLITS = 16  # the block that joins splits is never smaller, so that most prompts share one compiled kernel
+INNER = 1024  # numbers of an MLP's inner layer that one program computes
+CODES = 2048  # codes that a program draws from at a time
 
 
-def decode(llama: Llama, x: Tensor, positions: Tensor, slots: int, cache: StaticCache) -> Tensor:
+def decode(llama: Llama, x: Tensor, positions: Tensor, slots: int, cache: DeviceCache) -> Tensor:
     """One token of each row, [rows, 1, D] at `positions` long [rows, 1], through all layers: hidden states [rows, 1, D].
 
-    What `llama` computes with those positions as its positions and a mask up to them; `x` is overwritten. No place may lie
-    beyond the cache's first `slots` slots. Heads must be a power of two wide, as those of every published Janus are.
+    It equals `llama` with a mask that shows each row the slots up to its position; `x` is overwritten. Positions must be
+    below `slots`, the slots of the cache that are looked at. Heads must be a power of two wide, as in every Janus.
     """
     rope = rope_table(positions, llama.config.head_dim, llama.config.rope_theta, x.dtype)
     layers: Any = llama.layers
@@ -46,7 +46,7 @@ def _exact(x: Tensor) -> tl.dtype:
 
 
 def _add_norm(stream: Tensor, x: Tensor | None, norm: nn.Module) -> Tensor:
-    """Add x to the residual stream in place, and normalise it."""
+    """Add x to the residual stream in place; returns it normalised."""
     out, width = torch.empty_like(stream), stream.shape[-1]
     adds = x is not None
     _add_norm_kernel[stream.shape[0],](
@@ -72,23 +72,22 @@ def _silu_mul(gate_up: Tensor) -> Tensor:
 
 
 def _attend(
-    qkv: Tensor, rope: tuple[Tensor, Tensor], positions: Tensor, slots: int, cache: StaticCache, layer: int
+    qkv: Tensor, rope: tuple[Tensor, Tensor], positions: Tensor, slots: int, cache: DeviceCache, layer: int
 ) -> Tensor:
-    """Turn q and k [rows, 1, 3 x D], keep k and v in the cache, and let q look at every slot up to its own."""
-    cache.make_room(slots)
+    """Rotate q and k of qkv [rows, 1, 3 x D], write k and v to the cache, and attend to each slot up to the row's own."""
     keys, values = cache.keys[layer], cache.values[layer]
     rows, heads, _, size = keys.shape
     splits = triton.cdiv(slots, SPLIT)
     exact = _exact(qkv)
     parts = qkv.new_empty(rows * heads, splits, size + 2, dtype=torch.float64 if exact == tl.float64 else torch.float32)
     q, out = qkv.new_empty(2, rows, 1, heads * size)
-    _rotate_and_keep_kernel[rows, heads](
+    _rotate_and_write_kernel[rows, heads](
         qkv, *rope, positions, q, keys, values, *keys.stride(), *values.stride(), heads, exact, size // 2, num_warps=1
     )
-    _look_kernel[rows * heads, splits](
+    _attend_kernel[rows * heads, splits](
         q, positions, keys, values, parts, *keys.stride(), *values.stride(), heads, size**-0.5, exact, size, SPLIT
     )
-    _gather_kernel[rows * heads,](parts, out, splits, size, max(triton.next_power_of_2(splits), LEAST_SPLITS))
+    _join_kernel[rows * heads,](parts, out, splits, size, max(triton.next_power_of_2(splits), LEAST_SPLITS))
     return out
 
 
@@ -127,7 +126,7 @@ def _silu_mul_kernel(gate_up, out, inner, EXACT: tl.constexpr, BLOCK: tl.constex
 
 
 @triton.jit
-def _rotate_and_keep_kernel(
+def _rotate_and_write_kernel(
     qkv,
     cos,
     sin,
@@ -173,7 +172,7 @@ def _rotate_and_keep_kernel(
 
 
 @triton.jit
-def _look_kernel(
+def _attend_kernel(
     q,
     positions,
     keys,
@@ -193,7 +192,10 @@ def _look_kernel(
     SIZE: tl.constexpr,
     SLOTS: tl.constexpr,
 ):
-    """Attention to one stretch of slots: sum of values, largest score and sum of weights, put together later."""
+    """Attention to one split of the slots: its weighted sum of values, largest score and sum of weights.
+
+    The splits of a row run side by side, and `_join_kernel` joins them (Dao et al. 2023, "Flash-Decoding").
+    """
     which, split = tl.program_id(0), tl.program_id(1)
     row, head = which // heads, which % heads
     dim = tl.arange(0, SIZE)
@@ -215,7 +217,7 @@ def _look_kernel(
 
 
 @triton.jit(do_not_specialize=["splits"])
-def _gather_kernel(parts, out, splits, SIZE: tl.constexpr, BLOCK: tl.constexpr):
+def _join_kernel(parts, out, splits, SIZE: tl.constexpr, BLOCK: tl.constexpr):
     which = tl.program_id(0)
     dim, split = tl.arange(0, SIZE), tl.arange(0, BLOCK)
     inside = split < splits
@@ -246,7 +248,7 @@ def _noisy_argmax_kernel(logits, keys, position, out, COUNT: tl.constexpr, GOLDE
         code = start + tl.arange(0, BLOCK)
         bits = _mixed(_mixed(code.to(tl.uint32) * GOLDEN + first) ^ second)
         rest = tl.minimum((bits.to(tl.float32) + 0.5) * 2.3283064365386963e-10, 0.99999994)
-        # log(1 - rest) exact for a small rest, too.
+        # log(1 - rest), exact also where rest is so small that 1 - rest rounds to 1.
         left = 1 - rest
         log = tl.where(left == 1, -rest, tl.log(left) * (rest / (1 - left)))
         value = tl.load(logits + row * COUNT + code, mask=code < COUNT, other=float("-inf")) - tl.log(-log)

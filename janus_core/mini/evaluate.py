@@ -93,7 +93,12 @@ def draw(
     shares = []
     for index, prompt in enumerate(prompts):
         tokens = janus.generate(
-            prompt.text, pictures, seed + index * pictures, cfg_weight, temperature=temperature, top_p=top_p
+            prompt.text,
+            pictures,
+            seed=seed + index * pictures,
+            cfg_weight=cfg_weight,
+            temperature=temperature,
+            top_p=top_p,
         )
         drawn = (janus.decode(tokens) * 255).round().to(torch.uint8).cpu().numpy()
         shares.append(float(np.mean([follows(picture, prompt.request) for picture in drawn])))

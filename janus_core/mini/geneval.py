@@ -42,7 +42,10 @@ def draw_prompts(
         if "prompt" not in metadata:
             raise InputError(f"{prompts} line {index + 1} has no prompt: give GenEval's evaluation_metadata.jsonl.")
         first = seed + index * pictures
-        tokens = janus.generate(metadata["prompt"], pictures, first, cfg_weight, temperature, top_p=top_p)
+        prompt = metadata["prompt"]
+        tokens = janus.generate(
+            prompt, pictures, seed=first, cfg_weight=cfg_weight, temperature=temperature, top_p=top_p
+        )
         drawn = (janus.decode(tokens) * 255).round().to(torch.uint8).cpu().numpy()
         write_prompt(folder, index, metadata, drawn)
     return len(lines)

@@ -43,5 +43,5 @@ def contact_sheet(
 def _pictures(
     janus: Janus, prompt: str, count: int, cfg_weight: float, temperature: float, top_p: float
 ) -> list[Image.Image]:
-    drawn = janus.decode(janus.generate(prompt, count, 0, cfg_weight, temperature, top_p=top_p))
+    drawn = janus.decode(janus.generate(prompt, count, cfg_weight=cfg_weight, temperature=temperature, top_p=top_p))
     return [Image.fromarray(picture.numpy()) for picture in (drawn * 255).round().to(torch.uint8).cpu()]

@@ -68,13 +68,14 @@ class JanusModel(nn.Module):
         self.language_model = LanguageModel(config.llama, operations, factory)
 
     @property
-    def decoding_parts(self) -> list[nn.Module]:
-        """What a step of drawing reads."""
-        return [self.language_model.model.layers, self.language_model.model.norm, self.gen_head, self.gen_aligner]
+    def drawing_parts(self) -> list[nn.Module]:
+        """What a step of drawing computes with."""
+        language = self.language_model.model
+        return [language.layers, language.norm, self.gen_head, self.gen_embed, self.gen_aligner]
 
     @property
     def answering_parts(self) -> list[nn.Module]:
-        """What a step of answering reads, but for the table of words."""
+        """What a step of answering computes with, apart from the table of text embeddings."""
         language = self.language_model
         return [language.model.layers, language.model.norm, language.lm_head]
 

@@ -1,8 +1,9 @@
-"""The LLaMA decoder that both reads and draws. q, k, v are one layer, and gate, up: see packing.py."""
+"""The LLaMA decoder that both reads and draws. q, k, v are one layer, and so are gate, up: see weights/names.py."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +11,13 @@ from torch.nn import functional as F
 
 from ..config import LlamaConfig
 
+# Attention of one layer: (layer, q, k, v), each of the last three [B, heads, T, head_dim] -> [B, heads, T, head_dim].
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
-class KVCache(Protocol):
-    """What a layer needs of a cache: `length` tokens are held; `attend` adds a layer's and looks at all of them."""
 
-    length: int
-
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor: ...
+def causal(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Each token looks at itself and at those before it."""
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
 def rope_table(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -46,14 +47,10 @@ class Attention(nn.Module):
         self.qkv_proj = ops.Linear(width, 3 * width, bias=False, **factory)
         self.o_proj = ops.Linear(width, width, bias=False, **factory)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None) -> Tensor:
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
         qkv = self.qkv_proj(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # [3, B, heads, T, head_dim]
         (q, k), v = rotate(qkv[:2], *rope), qkv[2]
-        if cache is not None:
-            out = cache.attend(self.layer, q, k, v, mask)
-        else:
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-        return self.o_proj(out.transpose(1, 2).flatten(2))
+        return self.o_proj(attend(self.layer, q, k, v).transpose(1, 2).flatten(2))
 
 
 class Mlp(nn.Module):
@@ -75,8 +72,8 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm = ops.RMSNorm(config.hidden_size, eps=config.rms_norm_eps, **factory)
         self.mlp = Mlp(config, ops, factory)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), rope, mask, cache)
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), rope, attend)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -90,25 +87,17 @@ class Llama(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(config, i, ops, factory) for i in range(config.num_hidden_layers))
         self.norm = ops.RMSNorm(config.hidden_size, eps=config.rms_norm_eps, **factory)
 
-    def forward(
-        self, x: Tensor, positions: Tensor | None = None, mask: Tensor | None = None, cache: KVCache | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, positions: Tensor | None = None, attend: Attend = causal) -> Tensor:
         """Embeddings [B, T, D] -> hidden states [B, T, D], the final norm applied.
 
-        `positions` [B, T] default to 0..T-1, counted on from what `cache` holds. `mask` (True where a query may look,
-        broadcastable to [B, heads, T, S]) defaults to causal; with a cache that already holds tokens it may be left
-        out only for a single new token. `cache` is filled, and its length counted up.
+        `positions`, long [B, T], default to 0..T-1. `attend` is each layer's attention: causal over these tokens, or
+        that of a KV cache.
         """
-        start = cache.length if cache is not None else 0
-        if mask is None and start and x.shape[1] > 1:
-            raise ValueError("several tokens after a filled cache need a mask")
         if positions is None:
-            positions = torch.arange(start, start + x.shape[1], device=x.device)[None]
+            positions = torch.arange(x.shape[1], device=x.device)[None]
         rope = rope_table(positions, self.config.head_dim, self.config.rope_theta, x.dtype)
         for layer in self.layers:
-            x = layer(x, rope, mask, cache)
-        if cache is not None:
-            cache.length = start + x.shape[1]
+            x = layer(x, rope, attend)
         return self.norm(x)
 
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from . import cpu_ops
+
 # The layers that hold most weights and stand rounding. Heads, projectors, embeddings, norms and the VQ do not.
 QUANTISED = re.compile(r"^(language_model\.model\.layers|vision_model\.vision_tower\.blocks)\.\d+\..*")
 
@@ -27,22 +29,20 @@ def dequantise(weight: Tensor, scale: Tensor) -> Tensor:
     return weight.float() * scale
 
 
-# Up to so many rows the CPU's kernel for 8-bit weights is the fastest, and above it collapses.
+# The CPU's kernel for 8-bit weights is the fastest up to this many rows. Above, it collapses.
 FEW_ROWS = 4
 
 
 def needs_no_cast(kind: torch.dtype | None, compute: torch.dtype, device: torch.device, rows: int) -> bool:
-    """Whether `rows` at once are multiplied with 8-bit weights without casting these to `compute` first."""
-    return kind == torch.int8 and compute == torch.bfloat16 and device.type == "cpu" and rows <= FEW_ROWS
+    """Whether `rows` rows are multiplied with 8-bit weights without casting these to `compute` first."""
+    small = kind == torch.int8 and compute == torch.bfloat16 and device.type == "cpu" and rows <= FEW_ROWS
+    return small and cpu_ops.works("int8")
 
 
 def quantised_linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
     """x [..., in] times an 8-bit weight on the same device, by the fastest way that rounds nothing further."""
     if needs_no_cast(weight.dtype, x.dtype, x.device, x.numel() // x.shape[-1]):
-        # The kernel's own scales would be rounded to bfloat16.
-        ones = torch.ones(weight.shape[0], dtype=x.dtype)
-        y = torch.ops.aten._weight_int8pack_mm(x.flatten(0, -2).contiguous(), weight, ones)
-        y = y.mul_(scale.flatten()).unflatten(0, x.shape[:-1])
+        y = cpu_ops.int8_linear(x.flatten(0, -2), weight).mul_(scale.flatten()).unflatten(0, x.shape[:-1])
         return y if bias is None else y + bias
     return scaled_linear(x, weight.to(x.dtype), scale, bias)
 

@@ -5,8 +5,10 @@ the same command goes on where it was stopped.
 """
 
 import argparse
+import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -227,8 +229,7 @@ class Job:
         seed = self.args.seed + 1000 * PHASES.index(phase)
         mixture = Mixture(sources, stage.mix, seed, self.processor.pad, stage.condition_drop)
         if self.args.compile:
-            if not any(map(shutil.which, ("g++", "clang++", "cl"))):
-                raise InputError("--compile needs a C++ compiler and finds none: install g++, or leave the option out.")
+            check_compiler()
             model.language_model.model.compile(dynamic=True)
         trainer = Trainer(model, self.processor, stage, mixture, self.args.device, DTYPES[self.args.autocast])
         with parallel.joined(together, self.args.device, share_stage, self.args, self.settings, phase):
@@ -261,6 +262,19 @@ class Job:
                 "it was not trained on the mini's world, or not long enough; train it on, or give --data."
             )
         return world_sources(self.processor, codes, simple_samples)
+
+
+def check_compiler() -> None:
+    """Raises InputError where torch.compile cannot build: no C++ compiler, or a path that breaks its linker command."""
+    if not any(map(shutil.which, ("g++", "clang++", "cl"))):
+        raise InputError("--compile needs a C++ compiler and finds none: install g++, or leave the option out.")
+    cache = os.environ.get("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir())
+    for path in (str(Path(torch.__file__).parent), cache):
+        if " " in path and os.name != "nt":  # torch 2.13 quotes these paths on Windows only
+            raise InputError(
+                f"--compile cannot work with a space in {path}, since PyTorch's compiler does not quote its paths: move "
+                "that folder, or leave the option out."
+            )
 
 
 def world_pictures(rng: np.random.Generator, count: int) -> np.ndarray:

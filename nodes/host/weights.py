@@ -16,19 +16,9 @@ import torch
 from torch import nn
 
 from ...janus_core import ImageTokens, Janus, load
-from ...janus_core.conversation import Conversation
-from ...janus_core.generation.cpu_kernels import copied_bytes, multiplies_bfloat16
-from ...janus_core.memory import (
-    ANSWERING,
-    DECODING,
-    DRAWING,
-    PARTS,
-    decoding_bytes,
-    describing_bytes,
-    drawing_bytes,
-    fitting_precision,
-)
-from ...janus_core.model.quantised import needs_no_cast
+from ...janus_core.generation.execution import Execution
+from ...janus_core.memory import PARTS, Need, fitting_precision
+from ...janus_core.model.cpu_ops import multiplies_bfloat16
 from ...janus_core.precision import EIGHT_BIT, NAMES, Precision
 from ...janus_core.weights.checkpoint import find
 from ...janus_core.weights.lora import LoraLayer, read_lora
@@ -68,67 +58,29 @@ class HostedJanus:
     The table of word embeddings is in none of them and stays on the offload device: only the rows looked up are copied.
     """
 
-    def __init__(self, janus: Janus, precision: Precision, load_device: torch.device, offload_device: torch.device):
-        janus.plain = unpatched_at_use
-        janus.graphs = not getattr(comfy.cli_args.args, "disable_cuda_graphs", False)  # newer hosts have the flag
-        self.core = janus
-        self._config = janus.model.config
-        self._precision = precision
+    def __init__(self, core: Janus, offload_device: torch.device):
+        self.core = core  # its weights may be anywhere until `ready`
         self._base: HostedJanus | None = None
         self._patchers = {}
         for part in PARTS:
             # Not the CoreModelPatcher of newer versions: its dynamic VRAM copies weights from system memory at each use,
             # hundreds of times a picture and outside any CUDA graph, and does not know the scales of 8-bit weights.
             self._patchers[part] = comfy.model_patcher.ModelPatcher(
-                _part(janus.model, part), load_device=load_device, offload_device=offload_device
+                _part(core.model, part), load_device=core.device, offload_device=offload_device
             )
 
-    def to_draw(
-        self, prompt: str, pictures: int, cfg_weight: float, window: int = 1, previewing: bool = False
-    ) -> Janus:
-        """The model, made ready to draw `pictures` at once, `window` codes a step. Raises InputError for a bad prompt.
-
-        `previewing` makes it ready to decode what is drawn so far, too.
-        """
-        length = len(self.core.processor.drawing_prompt(prompt))
-        precision, device, guided = self._precision, self.core.device, cfg_weight != 1
-        rows = pictures * window * (2 if guided else 1)
-        casting = not needs_no_cast(precision.eight_bit, precision.compute, device, rows)
-        memory = drawing_bytes(self._config, precision, pictures, length, guided, window, casting)
-        memory += copied_bytes(self.core.model.decoding_parts, rows, device)
-        if previewing:
-            memory += decoding_bytes(self._config, self._precision, 1)
-        return self._ready(memory, (*DRAWING, *DECODING) if previewing else DRAWING)
-
-    def to_answer(self, question: str, max_tokens: int) -> Janus:
-        """The model, made ready to answer about one picture at a time. Raises InputError for an empty question."""
-        length = len(self.core.processor.question_prompt(question, 1))
-        memory = describing_bytes(self._config, self._precision, 1, length, max_tokens)
-        return self._ready(memory, ANSWERING)
-
-    def to_talk(self, conversation: Conversation, max_tokens: int) -> Janus:
-        """The model, ready to answer a conversation."""
-        length, pictures = conversation.tokens(self.core), len(conversation.pictures)
-        memory = describing_bytes(self._config, self._precision, 1, length, max_tokens, pictures)
-        return self._ready(memory, ANSWERING)
+    def ready(self, need: Need) -> Janus:
+        """The core Janus, with the needed parts on the device as far as they and the needed bytes fit there."""
+        comfy.model_management.load_models_gpu([self._patchers[part] for part in need.parts], need.bytes)
+        return self.core
 
     def decode(self, tokens: ImageTokens) -> torch.Tensor:
         """The tokens' pictures, float32 [N, H, W, 3] in 0..1, on the device where ComfyUI keeps images.
 
         Raises InputError for another model's tokens, and when the user has pressed interrupt.
         """
-        core = self._ready(decoding_bytes(self._config, self._precision, len(tokens.ids), tokens.grid), DECODING)
-        return core.decode(tokens, raise_if_interrupted).to(comfy.model_management.intermediate_device())
-
-    def to_look(self) -> Janus:
-        """The model, made ready to find its codes' colours."""
-        memory = decoding_bytes(self._config, self._precision, 1)
-        return self._ready(memory, DECODING)
-
-    def _ready(self, memory: int, parts: tuple[str, ...]) -> Janus:
-        """With the named parts on the device, as far as they and `memory` bytes of work find room there."""
-        comfy.model_management.load_models_gpu([self._patchers[part] for part in parts], memory)
-        return self.core
+        core = self.ready(self.core.decoding_need(tokens))
+        return core.decode(tokens, progress=raise_if_interrupted).to(comfy.model_management.intermediate_device())
 
     def read_lora(self, path: Path) -> list[LoraLayer]:
         """The layers of a LoRA file. Raises CheckpointError where they do not fit this model."""
@@ -177,10 +129,17 @@ def load_janus(checkpoint: str | Path, choice: str = "auto") -> HostedJanus:
     hosted = _loaded.get((stamps, precision))
     if hosted is None:
         offload_device = comfy.model_management.unet_offload_device()
-        dtype = precision.eight_bit or precision.compute
-        janus = load(checkpoint, offload_device, dtype, Operations, precision.compute, QuantisedHostedLinear)
-        janus.device = device
-        hosted = _loaded[stamps, precision] = HostedJanus(janus, precision, device, offload_device)
+        graphs = not getattr(comfy.cli_args.args, "disable_cuda_graphs", False)  # a flag of newer versions
+        core = load(
+            checkpoint,
+            offload_device,
+            precision.eight_bit or precision.compute,
+            compute=precision.compute,
+            operations=Operations,
+            quantised_layer=QuantisedHostedLinear,
+            execution=Execution(device, graphs=graphs, unpatched=unpatched_at_use),
+        )
+        hosted = _loaded[stamps, precision] = HostedJanus(core, offload_device)
     return hosted
 
 

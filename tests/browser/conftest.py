@@ -2,7 +2,7 @@
 
 Every test that takes `canvas` runs on ComfyUI 0.3.75's own frontend in the classic renderer. Those marked `both` run on
 the newest frontend with Nodes 2.0 too, those marked `newest` only there, and those marked `everywhere` in all four
-pairs. Without a Chromium they do not run, and the summary says so.
+pairs. Without Chromium they are skipped, and the summary says so.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from contextlib import ExitStack
 import pytest
 from canvas import Canvas, launch
 from comfy_server import ComfyServer
-from furnish import put_inputs, put_upscaler
 from playwright.sync_api import Browser, expect, sync_playwright
 from prepare import chromium, frontend_folder
+from sample_files import write_input_pictures, write_upscaler
 
 OLD, NEW = ("pinned", "classic"), ("newest", "nodes2")
 PAIRS = {"both": [OLD, NEW], "newest": [NEW], "everywhere": [OLD, ("pinned", "nodes2"), ("newest", "classic"), NEW]}
@@ -36,16 +36,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Last of all: Playwright's event loop, once started, would stand in the way of those that other tests run."""
+    """Run browser tests last: Playwright's event loop, once started, blocks the loops of other tests."""
     items.sort(key=lambda item: "canvas" in getattr(item, "fixturenames", ()))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A test that failed may have left anything behind: the next one is to meet nothing of it."""
+    """A failed test may leave anything behind, so the next one gets a new page."""
     report = yield
     if report.failed and "canvas_of" in getattr(item, "funcargs", {}):
-        item.funcargs["canvas_of"].spoiled = True
+        item.funcargs["canvas_of"].stale = True
     return report
 
 
@@ -65,15 +65,15 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def servers(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, ComfyServer]]:
-    """A server for each frontend, started when it is first asked for."""
+    """A server for each frontend, started on first use."""
     with ExitStack() as stack:
 
         class Servers(dict[str, ComfyServer]):
             def __missing__(self, frontend: str) -> ComfyServer:
                 base = tmp_path_factory.mktemp(frontend)
                 server = ComfyServer(base, "--preview-method", "auto", *FRONTENDS[frontend])
-                put_inputs(base / "input")
-                put_upscaler(base / "models" / "upscale_models")
+                write_input_pictures(base / "input")
+                write_upscaler(base / "models" / "upscale_models")
                 self[frontend] = stack.enter_context(server)
                 return server
 
@@ -90,10 +90,10 @@ def canvas_of(request: pytest.FixtureRequest, browser: Browser, servers: dict[st
 
 @pytest.fixture
 def canvas(canvas_of: Canvas) -> Iterator[Canvas]:
-    """The frontend with an empty workflow and an empty cache; at the test's end our files may have caused no error."""
-    if canvas_of.spoiled:
+    """The frontend with an empty workflow and an empty cache. Fails if this pack's files caused a console error."""
+    if canvas_of.stale:
         canvas_of.renew()
-    canvas_of.server.post("/free", {"free_memory": True})  # what another renderer ran is not to be taken from the cache
+    canvas_of.server.post("/free", {"free_memory": True})  # so that nothing comes from the cache of an earlier run
     canvas_of.blank()
     canvas_of.errors.clear()
     yield canvas_of

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from comfy_server import PACK, ComfyServer, Graph, node_of, shipped
-from furnish import put_inputs, put_upscaler
+from sample_files import write_input_pictures, write_upscaler
 
 TINY = PACK / "tests" / "data" / "tiny_deepseek"
 
@@ -38,8 +38,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
     (base / "extra.yaml").write_text(json.dumps({"tests": {"base_path": str(elsewhere), "janus": "checkpoints"}}))
     running = ComfyServer(base, "--extra-model-paths-config", str(base / "extra.yaml"))
     (base / "custom_nodes" / "anything.py").write_text(ANYTHING)
-    put_inputs(base / "input")
-    put_upscaler(base / "models" / "upscale_models")
+    write_input_pictures(base / "input")
+    write_upscaler(base / "models" / "upscale_models")
     shutil.copytree(TINY, base / "models" / "janus" / "tiny")
     shutil.copytree(TINY, base / "models" / "Janus-Pro" / "Janus-Pro-tiny")
     shutil.copytree(TINY, elsewhere / "checkpoints" / "family" / "tiny elsewhere")

@@ -62,7 +62,9 @@ def test_a_batch_gives_one_answer_a_picture_in_order(
     ask(describing, ["three", 0], temperature=1.5, seed=2**64 - 2)
     paths = [server.base / "input" / f"batch_{i}.png" for i in range(3)]
     expected = [
-        janus.answer(QUESTION, [floats(Image.open(path))], 12, temperature=1.5, seed=(2**64 - 2 + i) % 2**64)
+        janus.answer(
+            QUESTION, [floats(Image.open(path))], max_new_tokens=12, temperature=1.5, seed=(2**64 - 2 + i) % 2**64
+        )
         for i, path in enumerate(paths)
     ]
     assert len(set(expected)) == 3

@@ -1,6 +1,6 @@
 """Runs tests/inside, which live in one process with ComfyUI's library."""
 
-from child import run_tests
+from own_process import run_tests
 
 
 def test_in_one_process_with_comfyui() -> None:

@@ -10,7 +10,7 @@ import torch
 from comfy_server import ComfyServer, Graph, Message, Run, node_of, shipped
 from safetensors.torch import save_file
 
-from janus_core.generation.cpu_kernels import multiplies_bfloat16
+from janus_core.model.cpu_ops import multiplies_bfloat16
 
 RUNS = 50
 # A Stable Diffusion 3 of one block, 64 wide.

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from comfy_server import PACK, ComfyServer, Graph, node_of, shipped
 
-from janus_core.generation.cpu_kernels import multiplies_bfloat16
+from janus_core.model.cpu_ops import multiplies_bfloat16
 
 TINY = PACK / "tests" / "data" / "tiny_deepseek"
 NODES = {

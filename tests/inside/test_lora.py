@@ -59,11 +59,13 @@ def numbers(janus: Any) -> torch.Tensor:
 
 
 def loaded(hosted: Any) -> torch.Tensor:
-    return numbers(hosted._ready(0, tuple(hosted._patchers)))
+    core = hosted.core
+    everything = core.drawing_need("a red circle") + core.answering_need("What is it?") + core.decoding_need()
+    return numbers(hosted.ready(everything))
 
 
 def offload(hosted: Any) -> None:
-    """Leave every weight where idle ones lie, to be patched at each use."""
+    """Leave every weight on the offload device, to be patched at each use."""
     for patcher in hosted._patchers.values():
         patcher.detach()
         patcher.partially_load(patcher.load_device, 0.1)
@@ -80,7 +82,7 @@ def merged(weights: Any, *loras: tuple[list[Any], float], dtype: torch.dtype = t
             start, length = layer.target.rows or (0, len(weight))
             weight[start : start + length] += strength * layer.scale * (layer.up @ layer.down)
     janus.model.to(dtype)
-    janus.dtype = dtype
+    janus.precision = weights.Precision(dtype)
     return numbers(janus)
 
 
@@ -134,12 +136,12 @@ def test_an_offloaded_8_bit_weight_takes_a_lora_without_rounding_it_again(weight
 
 
 @pytest.mark.parametrize("kind", [torch.int8, torch.float8_e4m3fn], ids=str)
-def test_rounding_by_chance_keeps_the_mean_of_changes_too_small_for_8_bits(pack: Any, kind: torch.dtype) -> None:
+def test_stochastic_rounding_keeps_the_mean_of_changes_too_small_for_8_bits(pack: Any, kind: torch.dtype) -> None:
     weight = torch.full((50, 1000), 40.1)
-    round_by_chance = pack("nodes.host.operations")._round_by_chance
-    rounded = round_by_chance(weight, kind, seed=1)
+    stochastic_round = pack("nodes.host.operations")._stochastic_round
+    rounded = stochastic_round(weight, kind, seed=1)
     assert rounded.dtype == kind
-    assert torch.equal(rounded.float(), round_by_chance(weight, kind, seed=1).float())
+    assert torch.equal(rounded.float(), stochastic_round(weight, kind, seed=1).float())
     assert rounded.float().unique().numel() == 2
     assert abs(rounded.float().mean() - 40.1) < 0.05
 
@@ -172,7 +174,7 @@ def test_drawing_rearranges_the_weights_of_layers_that_are_not_patched_at_each_u
 ) -> None:
     monkeypatch.setattr(pack("janus_core.generation.cpu_kernels"), "LEAST", 1)
     patched = hosted.with_lora(lora(1), 1.0)
-    janus = patched.to_draw("a red circle", 1, 5.0)
+    janus = patched.ready(patched.core.drawing_need("a red circle"))
 
     def drawn() -> tuple[set[str], list[int]]:
         """The layers that ran on rearranged weights, and the picture."""

@@ -21,8 +21,9 @@ PICTURES = torch.rand(2, 96, 96, 3, generator=torch.Generator().manual_seed(0))
 
 def fresh(weights: Any, dtype: str = "fp32") -> Any:
     """The tiny Janus behind patchers, shared with no other test."""
-    janus = weights.load(TINY, CPU, dtype, weights.Operations, quantised_layer=weights.QuantisedHostedLinear)
-    return weights.HostedJanus(janus, weights.Precision.of(dtype), CPU, CPU)
+    layers = {"operations": weights.Operations, "quantised_layer": weights.QuantisedHostedLinear}
+    execution = weights.Execution(CPU, unpatched=weights.unpatched_at_use)
+    return weights.HostedJanus(weights.load(TINY, CPU, dtype, **layers, execution=execution), CPU)
 
 
 def everything(janus: Any) -> list[Any]:
@@ -53,7 +54,7 @@ def test_a_partial_load_computes_what_a_full_one_does(weights: Any, dtype: str, 
 
 
 @pytest.mark.parametrize("share", [0, 0.5])
-def test_no_weight_is_used_where_it_lies(weights: Any, share: float) -> None:
+def test_no_offloaded_weight_is_used_in_place(weights: Any, share: float) -> None:
     """Another dtype stands in for another device here: weights of it are either cast for each use, or an error."""
     expected = everything(weights.load(TINY))
     hosted = fresh(weights)
@@ -79,8 +80,8 @@ def test_unloading_while_nothing_runs_leaves_no_trace(weights: Any) -> None:
     state = {key: value.clone() for key, value in hosted.core.model.state_dict().items()}
     before = everything(hosted.core)
     for _ in range(3):
-        hosted.to_answer("What is it?", 5)
-        hosted.to_draw("a red circle", 1, 5.0)
+        hosted.ready(hosted.core.answering_need("What is it?", max_new_tokens=5))
+        hosted.ready(hosted.core.drawing_need("a red circle"))
         weights.comfy.model_management.unload_all_models()
         offload(hosted, 0.3)
     assert everything(hosted.core) == before
@@ -170,11 +171,10 @@ def test_drawing_asks_for_the_copies_of_rearranged_weights_too(
 ) -> None:
     monkeypatch.setattr(pack("janus_core.generation.cpu_kernels"), "LEAST", 2**17)
     hosted = weights.load_janus(middling, dtype)
-    ((asked, taken),) = measure(
-        hosted, lambda: hosted.to_draw("a red circle", count, 5.0).generate("a red circle", count), []
-    )
+    request = ("a red circle", count)
+    ((asked, taken),) = measure(hosted, lambda: hosted.ready(hosted.core.drawing_need(*request)).generate(*request), [])
     # In rearranged int8 layers no weight is cast, as the estimate has it for the largest.
-    spare = 2 * 512 * 1408 * hosted._precision.compute.itemsize if dtype == "int8" and count == 4 else 0
+    spare = 2 * 512 * 1408 * hosted.core.precision.compute.itemsize if dtype == "int8" and count == 4 else 0
     assert taken <= asked <= 1.15 * taken + spare
 
 

@@ -34,7 +34,7 @@ def drawn(weights: Any, preview: ModuleType, count: int = 3) -> tuple[Any, Any, 
     janus = weights.load_janus("janus-mini")
     watching = preview.preview_of(janus)
     watching.start -= 1e6
-    core = janus.to_draw("a red circle on a black background", count, 1.5)
+    core = janus.ready(janus.core.drawing_need("a red circle on a black background", count, cfg_weight=1.5))
     frames = []
 
     def progress(step: int, total: int, ids: torch.Tensor) -> None:

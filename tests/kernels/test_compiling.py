@@ -23,15 +23,15 @@ def signatures(kind: str, exact: tl.dtype) -> dict:
             {"gate_up": x, "out": x, "inner": "i32"},
             {"EXACT": exact, "BLOCK": kernels.INNER},
         ),
-        kernels._rotate_and_keep_kernel: (
+        kernels._rotate_and_write_kernel: (
             {"qkv": x, "cos": x, "sin": x, "positions": long, "q": x, "keys": x, "values": x} | STRIDES,
             {"EXACT": exact, "HALF": 64},
         ),
-        kernels._look_kernel: (
+        kernels._attend_kernel: (
             {"q": x, "positions": long, "keys": x, "values": x, "parts": wide} | STRIDES,
             {"SCALE": 128**-0.5, "EXACT": exact, "SIZE": 128, "SLOTS": kernels.SPLIT},
         ),
-        kernels._gather_kernel: ({"parts": wide, "out": x, "splits": "i32"}, {"SIZE": 128, "BLOCK": 16}),
+        kernels._join_kernel: ({"parts": wide, "out": x, "splits": "i32"}, {"SIZE": 128, "BLOCK": 16}),
         kernels._noisy_argmax_kernel: (
             {"logits": wide, "keys": long, "position": long, "out": long},
             {"COUNT": 16384, "GOLDEN": kernels.GOLDEN32, "BLOCK": kernels.CODES},

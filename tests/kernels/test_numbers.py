@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import janus_core
-from janus_core.generation import recorder as graph
 from janus_core.generation import triton_kernels as kernels
-from janus_core.generation.cache import StaticCache
+from janus_core.generation.cache import DeviceCache
+from janus_core.generation.execution import Execution
 from janus_core.generation.image import Drawing, draw_codes
 from janus_core.generation.sampling import Sampling, gumbel_noise, seed_keys
 
@@ -22,13 +22,12 @@ def steps(dtype: torch.dtype, positions: list[int]) -> tuple[torch.Tensor, torch
     end = min(-(-(max(positions) + 1) // 64) * 64, CAPACITY)
     found = []
     for fused in (False, True):
-        cache = StaticCache(llama.config, 2, CAPACITY, "cpu", dtype)
-        llama(read, cache=cache)
-        cache.slots = where
+        cache = DeviceCache(llama.config, 2, CAPACITY, "cpu", dtype)
+        llama(read, attend=cache.prompt())
         if fused:
             found.append(kernels.decode(llama, x.clone(), where, end, cache))
         else:
-            found.append(llama(x, where, torch.arange(end) <= where[:, None, :, None], cache))
+            found.append(llama(x, where, cache.at(where, torch.arange(end) <= where[:, None, :, None])))
     return found[0], found[1]
 
 
@@ -40,9 +39,10 @@ def test_a_step_is_that_of_the_plain_path(positions: list[int]) -> None:
 
 
 @torch.no_grad()
-def test_in_bfloat16_a_step_is_as_near_to_the_truth_as_that_of_the_plain_path() -> None:
+def test_in_16_bits_a_step_is_as_near_to_the_truth_as_that_of_the_plain_path() -> None:
+    """In float16: to bfloat16 the interpreter cuts off, where compiled code rounds."""
     truth, _ = steps(torch.float64, [130, 70])
-    plain, fused = ((found - truth).norm() for found in steps(torch.bfloat16, [130, 70]))
+    plain, fused = ((found - truth).norm() for found in steps(torch.float16, [130, 70]))
     assert 0 < fused < 1.2 * plain
 
 
@@ -59,6 +59,7 @@ def test_what_wins_with_noise_added_is_what_wins_on_the_plain_path() -> None:
 def test_a_drawing_is_that_of_the_plain_path(cfg_weight: float, sampling: Sampling) -> None:
     janus = janus_core.load(dtype=torch.float64)
     prompt = janus.processor.drawing_prompt("a red circle")
-    what = Drawing(prompt, janus.processor.pad, 4, 1, 3, cfg_weight, sampling)
-    drawn = graph.draw_codes_graphed(janus.model, what, "cpu", kernels=kernels)
-    assert torch.equal(drawn, draw_codes(janus.model, what, "cpu"))
+    pad, cpu = janus.processor.pad, torch.device("cpu")
+    what = Drawing(prompt=prompt, pad=pad, steps=4, seed=3, cfg_weight=cfg_weight, sampling=sampling)
+    drawn = draw_codes(janus.model, what, Execution(cpu, kernels=kernels))
+    assert torch.equal(drawn, draw_codes(janus.model, what, Execution(cpu)))

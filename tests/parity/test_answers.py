@@ -13,6 +13,15 @@ ONE = "What is in the image?"  # our placeholder goes before it, as the recorded
 NEW = 16
 
 
+def special(janus) -> dict[str, int]:
+    return {"image_id": janus.processor.image, "pad": janus.processor.pad}
+
+
+def greedy(janus, embeds: torch.Tensor, mask: torch.Tensor) -> list[list[int]]:
+    settings = {"eos": janus.processor.eos, "max_new_tokens": NEW, "sampling": Sampling(0)}
+    return answer_ids(janus.model, embeds, mask, janus.execution, **settings)
+
+
 def prompts_and_features(janus, picture, questions):
     """Prompt ids and picture embeddings of [(question, names of its pictures)]."""
     prompts = [janus.processor.question_prompt(question, len(names)) for question, names in questions]
@@ -32,9 +41,7 @@ def prompts_and_features(janus, picture, questions):
 def test_questions_about_pictures(janus, golden, close, picture, record, run, questions):
     rows = slice(1, 2) if run == "one_one_image" else slice(0, len(questions))
     prompts, features = prompts_and_features(janus, picture, questions)
-    embeds, mask = embed_prompts(
-        janus.model, prompts, janus.processor.image, janus.processor.pad, features, janus.device
-    )
+    embeds, mask = embed_prompts(janus.model, prompts, **special(janus), features=features, device=janus.device)
     width = embeds.shape[1]
     recorded_ids = golden["understanding.batch.input_ids"][rows, -width:]
     recorded_mask = golden["understanding.batch.attention_mask"][rows, -width:].bool()
@@ -44,7 +51,7 @@ def test_questions_about_pictures(janus, golden, close, picture, record, run, qu
     close(embeds[mask], golden["understanding.batch.inputs_embeds"][rows, -width:][recorded_mask])
 
     logits = record(janus.model.language_model.lm_head)
-    generated = answer_ids(janus.model, embeds, mask, janus.processor.eos, NEW, 0, Sampling(0))
+    generated = greedy(janus, embeds, mask)
     assert generated == golden[f"understanding.{run}.generated"].tolist()
     close(torch.stack(logits, dim=1), golden[f"understanding.{run}.scores"])
 
@@ -61,9 +68,9 @@ def test_answers_in_words(janus, golden, picture):
 @torch.no_grad()
 def test_a_question_without_a_picture(janus, golden, close, record):
     prompt = golden["understanding.text_only.input_ids"][0].tolist()
-    embeds, mask = embed_prompts(janus.model, [prompt], janus.processor.image, janus.processor.pad, None, janus.device)
+    embeds, mask = embed_prompts(janus.model, [prompt], **special(janus), features=None, device=janus.device)
     logits = record(janus.model.language_model.lm_head)
-    generated = answer_ids(janus.model, embeds, mask, janus.processor.eos, NEW, 0, Sampling(0))
+    generated = greedy(janus, embeds, mask)
     assert generated == golden["understanding.text_only.generated"].tolist()
     close(torch.stack(logits, dim=1), golden["understanding.text_only.scores"])
     question = janus.processor.tokenizer.decode(prompt, skip_special_tokens=False)

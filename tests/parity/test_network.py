@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from janus_core.generation.cache import StaticCache
+from janus_core.generation.cache import CPUCache
 
 
 @torch.no_grad()
@@ -39,12 +39,12 @@ def test_prefill_layer_by_layer_with_its_cache_and_logits(janus, golden, close, 
     embeds = janus.model.embed_text(golden["language_model.prefill.ids"])
     close(embeds, golden["language_model.prefill.inputs_embeds"])
     first_layer = record(llama.layers[0])
-    cache = StaticCache(llama.config, rows=2, capacity=16, device="cpu", dtype=torch.float32)
-    hidden = llama(embeds, cache=cache)
+    cache = CPUCache(llama.config, rows=2, capacity=16, dtype=torch.float32)
+    hidden = llama(embeds, attend=cache.prompt())
     close(first_layer[0], golden["language_model.prefill.hidden_states.1"])
     close(hidden, golden["language_model.prefill.last_hidden_state"])
     close(janus.model.language_model.lm_head(hidden), golden["language_model.prefill.logits"])
-    assert cache.length == 11
+    assert len(embeds[0]) == 11
     for layer in range(2):
         close(cache.keys[layer, :, :, :11], golden[f"language_model.prefill.cache.{layer}.k"])
         close(cache.values[layer, :, :, :11], golden[f"language_model.prefill.cache.{layer}.v"])
@@ -53,10 +53,14 @@ def test_prefill_layer_by_layer_with_its_cache_and_logits(janus, golden, close, 
 @torch.no_grad()
 def test_cached_steps(janus, golden, close):
     llama = janus.model.language_model.model
-    cache = StaticCache(llama.config, rows=2, capacity=16, device="cpu", dtype=torch.float32)
-    llama(golden["language_model.prefill.inputs_embeds"], cache=cache)
+    cache = CPUCache(llama.config, rows=2, capacity=16, dtype=torch.float32)
+    llama(golden["language_model.prefill.inputs_embeds"], attend=cache.prompt())
     steps = golden["language_model.step.inputs_embeds"]
-    hidden = torch.stack([llama(step, cache=cache) for step in steps])
+    found = []
+    for slot, step in enumerate(steps, 11):
+        slots = torch.full((2, 1), slot)
+        found.append(llama(step, slots, cache.at(slots, torch.arange(slot + 1) <= slots[:, None, :, None])))
+    hidden = torch.stack(found)
     close(hidden, golden["language_model.step.last_hidden_state"])
 
 

@@ -127,11 +127,11 @@ def test_answers_of_a_left_padded_batch(ours, theirs, close, record):
     """Two questions of different lengths, each about one picture: logits of every step and greedy ids."""
     pixels, steps = random(2, 3, 64, 64, seed=1), 12
     prompts = [ours.processor.question_prompt(q, 1) for q in ("What?", "How many cats are in the boat tonight?")]
-    embeds, mask = embed_prompts(
-        ours.model, prompts, ours.processor.image, ours.processor.pad, ours.model.embed_images(pixels), ours.device
-    )
+    special = {"image_id": ours.processor.image, "pad": ours.processor.pad}
+    features = ours.model.embed_images(pixels)
+    embeds, mask = embed_prompts(ours.model, prompts, **special, features=features, device=ours.device)
     logits = record(ours.model.language_model.lm_head)
-    answers = answer_ids(ours.model, embeds, mask, -1, steps, 0, Sampling(0))
+    answers = answer_ids(ours.model, embeds, mask, ours.execution, eos=-1, max_new_tokens=steps, sampling=Sampling(0))
 
     width = mask.shape[1]
     ids = torch.tensor([[286] * (width - len(prompt)) + prompt for prompt in prompts])

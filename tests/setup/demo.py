@@ -1,4 +1,4 @@
-"""`make demo`: run a shipped workflow in a real ComfyUI, without a browser, and show what came out."""
+"""`make demo`: run a shipped workflow in a real ComfyUI without a browser, and print the result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PICTURES = PACK / "demo"
 
 
 class Bar:
-    """One progress bar for each node that reports steps, under the node's title."""
+    """A progress bar for each node that reports steps, labelled with the node's title."""
 
     def __init__(self, titles: dict[str, str]):
         self.titles = titles
@@ -56,9 +56,7 @@ def main() -> None:
     print(f"Question: {graph[ask]['inputs']['question']}")
     print(f"Answer:   {run.outputs[ask]['text'][0]!r}")
     if "embedded" in checkpoint:
-        print(
-            "\nThis model knows only coloured shapes. Put a real Janus-Pro into ComfyUI's models/janus for the whole world."
-        )
+        print("\nThis model knows only coloured shapes. For anything else put a Janus-Pro into ComfyUI's models/janus.")
 
 
 if __name__ == "__main__":

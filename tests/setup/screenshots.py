@@ -1,4 +1,4 @@
-"""`make screenshots`: every picture in the repository, anew, from the running frontend and the embedded checkpoint.
+"""`make screenshots`: retake every picture in the repository, from the running frontend and the embedded model.
 
 docs/*.jpg for the README, web/docs/*.jpg for the help pages, workflows/*.jpg as the templates' thumbnails.
 """
@@ -27,10 +27,10 @@ SETTINGS = {
     "Comfy.Graph.CanvasInfo": False,
     "Comfy.EnableTooltips": False,
     "Comfy.Sidebar.Size": "normal",
-    "LiteGraph.Canvas.MinFontSizeForLOD": 0,  # words stay words, however small
+    "LiteGraph.Canvas.MinFontSizeForLOD": 0,  # draw text at any zoom
 }
 LORA = "watercolour.safetensors"
-# Fits nodes, or all of them with their groups, between margins; gives the box around them on the page.
+# Fits the given nodes, or all nodes and groups, between margins. Returns their bounding box on the page.
 FIT = """async ([ids, [left, top, right, bottom]]) => {
     app.canvas.deselectAll()
     const items = ids.length
@@ -52,16 +52,16 @@ DRAWN = "place => document.querySelector(place)?.naturalWidth > 0"
 
 
 def shoot(canvas: Canvas, path: Path, *nodes: int, margin: int = 30) -> None:
-    """The nodes, or the whole workflow, and nothing else."""
+    """A picture of these nodes, or of the whole workflow, without the menus."""
     canvas.command("Workspace.ToggleFocusMode")
-    box = canvas.page.evaluate(FIT, [nodes, [margin, margin + 45, margin, margin + 60]])  # clear of what stays around
+    box = canvas.page.evaluate(FIT, [nodes, [margin, margin + 45, margin, margin + 60]])  # the menus that stay
     clip = {"x": box["x"] - margin, "y": box["y"] - margin, "width": box["width"] + 2 * margin}
     take(canvas, path, clip | {"height": box["height"] + 2 * margin})
     canvas.command("Workspace.ToggleFocusMode")
 
 
 def shoot_page(canvas: Canvas, path: Path) -> None:
-    """The whole window, with the workflow clear of its menus."""
+    """A picture of the whole window, with no node under a menu."""
     canvas.page.evaluate(FIT, [[], [110, 150, 60, 60]])
     take(canvas, path)
 
@@ -81,14 +81,14 @@ def run_template(canvas: Canvas, name: str) -> None:
 
 
 def templates(canvas: Canvas) -> None:
-    """Each template as it stands after a run."""
+    """Each template after a run."""
     for path in sorted(WORKFLOWS.glob("*.json")):
         run_template(canvas, path.stem)
         shoot(canvas, DOCS / path.name.replace(".json", ".jpg"))
 
 
 def first_picture(canvas: Canvas) -> None:
-    """The two steps to a picture: the list of templates, then Run."""
+    """The two steps to a first picture: the list of templates, then Run."""
     canvas.blank()
     canvas.command("Comfy.BrowseTemplates")
     canvas.page.wait_for_function(DRAWN, arg='[data-testid="template-workflow-text_to_image"] img')
@@ -100,7 +100,7 @@ def first_picture(canvas: Canvas) -> None:
 
 
 def half_drawn(canvas: Canvas) -> None:
-    """A picture in the middle, held there by stopping the server while the page is looked at."""
+    """A preview half-way; the server process is paused while the picture is taken."""
     workflow = json.loads((WORKFLOWS / "text_to_image.json").read_text())
     (draw,) = (node for node in workflow["nodes"] if node["type"] == "JanusTextToImage")
     draw["widgets_values"][3] = 4  # the batch size, after prompt, seed and the seed's control
@@ -116,7 +116,7 @@ def half_drawn(canvas: Canvas) -> None:
 
 
 def help_pictures(canvas: Canvas) -> None:
-    """Each node among those that it usually stands beside."""
+    """Each node beside its usual neighbours."""
 
     def nodes(name: str, *kinds: str) -> list[int]:
         run_template(canvas, name)
@@ -140,7 +140,7 @@ def help_pictures(canvas: Canvas) -> None:
 
 def main() -> None:
     if not chromium():
-        sys.exit("There is no Chromium here: install Debian's, or your system's.")
+        sys.exit("There is no Chromium: install your system's chromium package.")
     painter = Painter()
     for name, picture in thumbnails(painter).items():
         save(picture, WORKFLOWS / f"{name}.jpg")

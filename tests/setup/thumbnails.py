@@ -1,4 +1,4 @@
-"""The templates' thumbnails, drawn by the embedded checkpoint from the prompts and seeds that the templates hold."""
+"""The templates' thumbnails, drawn by the embedded model with each template's own prompt and seed."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Painter:
         return Image.fromarray((self.janus.decode(tokens)[0] * 255).round().byte().numpy())
 
     def drawn_by(self, name: str) -> janus_core.ImageTokens:
-        """The picture that a shipped workflow draws first."""
+        """What the first Janus Text-to-Image of a shipped workflow draws."""
         graph = shipped(name)
         inputs = graph[node_of(graph, "JanusTextToImage")]["inputs"]
         return self.tokens(inputs["prompt"], inputs["seed"], inputs["cfg"], inputs["temperature"])
 
     def conversation(self, picture: Image.Image, messages: list[str]) -> list[str]:
-        """Messages about a picture, each followed by its answer."""
+        """Ask a list of messages about a picture. Returns messages and answers in turn."""
         pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).view(*picture.size, 3) / 255
         talk = Conversation()
         for message in messages:
@@ -51,7 +51,7 @@ def large(picture: Image.Image, side: int = SIDE) -> Image.Image:
 
 
 def captioned(picture: Image.Image, question: str, answer: str) -> Image.Image:
-    """A picture with what was asked and answered in a band below."""
+    """A picture above its question and answer."""
     card = Image.new("RGB", (SIDE, SIDE), PAPER)
     card.paste(large(picture, 380), ((SIDE - 380) // 2, 0))
     pen = ImageDraw.Draw(card)
@@ -62,7 +62,7 @@ def captioned(picture: Image.Image, question: str, answer: str) -> Image.Image:
 
 
 def talk(turns: list[str]) -> Image.Image:
-    """Messages and their answers in turn, as bubbles on two sides."""
+    """A chat: messages in bubbles on the right, answers on the left."""
     card, font = Image.new("RGB", (SIDE, SIDE), PAPER), ImageFont.load_default(30)
     pen = ImageDraw.Draw(card)
     for i, text in enumerate(turns):
@@ -74,7 +74,7 @@ def talk(turns: list[str]) -> Image.Image:
 
 
 def enlarged(picture: Image.Image) -> Image.Image:
-    """The picture as large as it goes, and its first size in a corner."""
+    """The enlarged picture, with the original size in a corner."""
     card, small = large(picture), picture.resize((128, 128), Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(card)
     pen.rectangle((16, SIDE - 152, 151, SIDE - 17), INK)
@@ -97,12 +97,12 @@ def tokenised(picture: Image.Image, tokens: janus_core.ImageTokens) -> Image.Ima
 
 
 def shapes(painter: Painter) -> Image.Image:
-    """A picture to ask about."""
+    """The picture that describe_image asks about."""
     return painter.picture(painter.tokens(SEEN, 1))
 
 
 def thumbnails(painter: Painter) -> dict[str, Image.Image]:
-    """Workflow -> thumbnail."""
+    """Workflow name -> thumbnail."""
     drawn = {
         path.stem: painter.drawn_by(path.stem)
         for path in sorted((PACK / "workflows" / "api").glob("*.json"))
@@ -123,6 +123,6 @@ def thumbnails(painter: Painter) -> dict[str, Image.Image]:
 
 
 def save(picture: Image.Image, path: Path) -> None:
-    """As a small JPEG."""
+    """Write a small JPEG."""
     path.parent.mkdir(exist_ok=True)
     picture.convert("RGB").save(path, quality=85, optimize=True)

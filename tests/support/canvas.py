@@ -1,4 +1,4 @@
-"""ComfyUI's frontend in a real Chromium: its canvas opened, its templates and buttons clicked, its events waited for."""
+"""Drives ComfyUI's frontend in a real Chromium: opens workflows, clicks templates and buttons, waits for events."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EXTENSION = f"/extensions/{NAME}/"
 FLAGS = "--disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update"
 READY = """!!(window.app?.graph && app.extensionManager && !app.extensionManager.spinner
     && LiteGraph.registered_node_types.JanusLoader)"""
-# Everything that a run tells the frontend, in order, for `Canvas.wait_for`.
+# Records every event of a run in order, for `Canvas.wait_for`.
 RECORD = """() => {
     if (window.seen) return
     window.seen = []
@@ -35,7 +35,8 @@ def launch(chrome: BrowserType) -> Browser:
 class Canvas:
     """One page with the frontend of a server, in one of its two node renderers.
 
-    `errors` collects what the console says against files of this pack; `spoiled` is set by who wants the page renewed.
+    `errors` collects the console's errors in this pack's files. After a failed test the fixture sets `stale`, so that the
+    next test gets a new page.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Canvas:
         self.nodes2 = nodes2
         self.errors: list[str] = []
         self.setting("Comfy.TutorialCompleted", True)
-        self.setting("Comfy.Minimap.Visible", False)  # it would lie over nodes
+        self.setting("Comfy.Minimap.Visible", False)  # it would cover nodes
         self.setting("Comfy.RightSidePanel.IsOpen", False)
         self.setting("Comfy.VueNodes.Enabled", nodes2)
         self.new_context = partial(
@@ -62,7 +63,7 @@ class Canvas:
         self._open_page()
 
     def _open_page(self) -> None:
-        self.spoiled = False
+        self.stale = False
         self.context = self.new_context()
         self.page: Page = self.context.new_page()
         self.page.set_default_timeout(60_000)
@@ -72,7 +73,7 @@ class Canvas:
         self.wait_until_ready()
 
     def renew(self) -> None:
-        """Another page, and an idle server: nothing that was open, queued or running is left."""
+        """Open a new page and wait for an idle server: nothing stays open, queued or running."""
         self.context.close()
         self.server.post("/queue", {"clear": True})
         self.server.post("/interrupt")
@@ -90,32 +91,32 @@ class Canvas:
             self.errors.append(text)
 
     def wait_until_ready(self) -> None:
-        """Wait until the frontend is up and what runs tell it is recorded; a page that was loaded anew forgot both."""
+        """Wait until the frontend is up, and record its events; needed after each page load."""
         self.page.wait_for_function(READY, timeout=120_000)
         self.page.evaluate(RECORD)
 
     def setting(self, name: str, value: object) -> None:
-        """Change a setting of the user's; an open page sees it when it is loaded again."""
+        """Change a user setting; an open page sees it after a reload."""
         self.server.post(f"/settings/{name}", value).raise_for_status()
 
     def reload(self) -> None:
-        """The browser's own reload, which comes back with the workflow that was open."""
+        """Reload in the browser, which restores the open workflow."""
         self.page.reload()
         self.wait_until_ready()
 
     def wait_until_kept(self, pattern: str) -> None:
-        """Wait until a draft that a regular expression matches is stored, for when the page is loaded again."""
+        """Wait until the browser has stored a draft that matches a regular expression, so that a reload restores it."""
         self.page.wait_for_function(
             "pattern => [localStorage, sessionStorage].some((kept) => Object.values(kept).some((it) => it.match(pattern)))",
             arg=pattern,
         )
 
     def command(self, name: str) -> None:
-        """Run one of the frontend's commands, as its menus and keys do."""
+        """Run one of the frontend's commands by its id."""
         self.page.evaluate("name => app.extensionManager.command.execute(name)", name)
 
     def blank(self) -> None:
-        """A new, empty workflow, in whatever page there is."""
+        """Open a new, empty workflow in the current page."""
         self.wait_until_ready()
         self.command("Comfy.NewBlankWorkflow")
         self.page.evaluate("seen = []")
@@ -137,12 +138,12 @@ class Canvas:
         self.page.wait_for_function("app.graph._nodes.length > 0")
 
     def queue(self) -> None:
-        """Press the Run button; what was seen before is forgotten."""
+        """Press the Run button and forget earlier events."""
         self.page.evaluate("seen = []")
         self.page.get_by_test_id("queue-button").click()
 
     def wait_for(self, *names: str, count: int = 1, timeout: float = 60) -> list[dict[str, Any]]:
-        """What the events of these names told since `queue`, once there are `count` of them.
+        """The details of the events of these names since `queue`, once there are `count` of them.
 
         Raises playwright's Error after `timeout` seconds, or as soon as the run ends otherwise.
         """
@@ -218,7 +219,7 @@ class Canvas:
         return self.page.locator(f'[data-node-id="{node}"]')
 
     def show(self, *nodes: int) -> None:
-        """Bring nodes, or all of them, into view."""
+        """Bring these nodes into view, or all if none are given."""
         self.page.evaluate(
             """async (ids) => {
                 app.canvas.deselectAll()

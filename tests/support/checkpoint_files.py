@@ -1,4 +1,4 @@
-"""Checkpoints as tests write them, and how one that is wrong is to be refused."""
+"""Writes sharded checkpoints, and checks how a damaged one is refused."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from janus_core import CheckpointError
 
 
 def refuses(folder: Path, match: str) -> str:
+    """Check that loading raises CheckpointError with one sentence that matches. Returns the sentence."""
     with pytest.raises(CheckpointError, match=match) as caught:
         janus_core.load(folder)
     message = str(caught.value)

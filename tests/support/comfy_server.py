@@ -1,4 +1,4 @@
-"""A real ComfyUI with this checkout as a custom node: started, spoken to over HTTP and websocket, stopped."""
+"""Starts a real ComfyUI with this checkout as a custom node, talks to it over HTTP and websocket, and stops it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from prepare import comfyui_folder
 from typing_extensions import Self
 
 PACK = Path(__file__).resolve().parents[2]
-NAME = "janus-nodes"  # of its folder among the custom nodes
+NAME = "janus-nodes"  # the folder's name in custom_nodes
 FOLDERS = ("custom_nodes", "input", "output", "temp", "user", "models")
 ENDS = ("execution_success", "execution_error", "execution_interrupted")
-# Tiny models gain nothing from threads, and lose much when the machine is busy.
+# Threads do not help tiny models, and slow them down on a busy machine.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1"} | os.environ
 Graph = dict[str, dict[str, Any]]
 Message = dict[str, Any]
@@ -44,7 +44,7 @@ def node_of(graph: Graph, class_type: str) -> str:
 
 @dataclass
 class Run:
-    """What came of one prompt: every message it sent, how many previews, and each node's entry in the history."""
+    """The result of one prompt: its messages, the number of previews, and each node's entry in the history."""
 
     messages: list[Message] = field(default_factory=list)
     previews: int = 0
@@ -69,7 +69,7 @@ class Run:
         return [(data["value"], data["max"]) for data in found if data["node"] == node]
 
     def executed(self) -> set[str]:
-        """The nodes that ran; the others were taken from ComfyUI's cache."""
+        """The nodes that ran; ComfyUI took the others from its cache."""
         found = (m["data"]["node"] for m in self.messages if m["type"] == "executing")
         return {node for node in found if node is not None}
 
@@ -141,7 +141,7 @@ class ComfyServer:
     def run(
         self, graph: Graph, on_message: Callable[[Message], object] | None = None, timeout: float | None = 120
     ) -> Run:
-        """Queue an API-format graph and wait for its end; `on_message` sees every message as it comes."""
+        """Queue an API-format graph and wait for its end; `on_message` gets each message."""
         return asyncio.run(asyncio.wait_for(self._run(graph, on_message or (lambda message: None)), timeout))
 
     async def _run(self, graph: Graph, on_message: Callable[[Message], object]) -> Run:
@@ -157,7 +157,7 @@ class ComfyServer:
             while not run.messages or run.end not in ENDS:
                 frame = await ws.receive()
                 if frame.type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR):
-                    raise ConnectionError(f"ComfyUI went away; its log ends with:\n{self.log.read_text()[-4000:]}")
+                    raise ConnectionError(f"ComfyUI stopped; its log ends with:\n{self.log.read_text()[-4000:]}")
                 run.previews += frame.type is aiohttp.WSMsgType.BINARY
                 if frame.type is not aiohttp.WSMsgType.TEXT:
                     continue
@@ -177,7 +177,7 @@ class ComfyServer:
         return [Image.open(io.BytesIO(self.get(address).content)) for address in addresses]
 
     def forget(self) -> None:
-        """Have ComfyUI unload all models and drop its cached outputs, and wait until it has."""
+        """Make ComfyUI unload all models and drop its cached outputs, and wait until that is done."""
         probe: Graph = {
             "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}}
         }

@@ -1,4 +1,4 @@
-"""What tensors take, counted: neither the allocator's caches nor the process's other memory stand in the way."""
+"""The memory of live tensors, without the allocator's cache and the rest of the process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):
-    """Follows every storage that is made inside the block; `peak` is the most that was alive at once."""
+    """Counts every storage that is made inside the `with` block; `peak` is the most bytes alive at once.
+
+    Tensors in `known` are not counted."""
 
     def __init__(self, known: list[torch.Tensor]):
         super().__init__()
@@ -21,7 +23,9 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
-            if isinstance(tensor, torch.Tensor) and tensor.is_mkldnn:  # it hides its storage, and has no views
+            if (
+                isinstance(tensor, torch.Tensor) and tensor.is_mkldnn
+            ):  # gives no access to its storage, and has no views
                 self._follow(id(tensor), tensor, tensor.numel() * tensor.itemsize)
             elif isinstance(tensor, torch.Tensor):
                 storage = tensor.untyped_storage()

@@ -1,4 +1,4 @@
-"""A hub on this machine that speaks as much of Hugging Face's as a download needs, and can fail on demand."""
+"""A local server with the part of Hugging Face's API that downloads use. It can be made to fail."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ PIECE = 1 << 20
 
 @dataclass
 class Trouble:
-    """What goes wrong, and where; the default is nothing."""
+    """What goes wrong, and at which byte. Nothing by default."""
 
-    status: int = 200  # what every request gets
-    cut_at: int | None = None  # the connection ends once, at this byte of a large file
-    stall_at: int | None = None  # nothing more comes after this byte until the trouble is over
-    flip_at: int | None = None  # this byte of a large file comes wrong
-    listed_larger: int = 0  # the list says so many bytes more than a large file has
+    status: int = 200  # of every answer
+    cut_at: int | None = None  # close the connection at this byte of a large file, once
+    stall_at: int | None = None  # send nothing after this byte until `over` is set
+    flip_at: int | None = None  # send this byte of a large file with one bit wrong
+    listed_larger: int = 0  # added to the size of large files in the listing
     over: threading.Event = field(default_factory=threading.Event)
 
 
 class SmallHub:
-    """`with SmallHub() as hub:` serves `hub.repos`, {repository: {file: content}}, and notes what it was asked."""
+    """`with SmallHub() as hub:` serves `hub.repos`, {repository: {file: content}}, and records the requests."""
 
     def __init__(self) -> None:
         self.repos: dict[str, dict[str, bytes]] = {}
@@ -49,7 +49,7 @@ class SmallHub:
         self._server.server_close()
 
     def ranges(self, name: str) -> list[str | None]:
-        """The Range header of each time that a large file's content was asked for."""
+        """The Range header of each request for a large file's content."""
         return [part for path, part in self.asked if path.startswith("/content/") and path.endswith(f"/{name}")]
 
 
@@ -68,7 +68,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif listing := re.fullmatch(r"/api/models/([^/]+/[^/]+)", path):
             self._list(listing[1])
         elif file := re.fullmatch(rf"/([^/]+/[^/]+)/resolve/{COMMIT}/([^/]+)", path):
-            if file[2].endswith(LARGE):  # those come from elsewhere
+            if file[2].endswith(LARGE):  # the real hub serves those from another host
                 self._answer(302, b"", Location=f"{hub.address}/content/{file[1]}/{file[2]}")
             else:
                 self._answer(200, hub.repos[file[1]][file[2]])
@@ -112,7 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
                 trouble.over.wait()
             try:
                 self.wfile.write(piece)
-            except ConnectionError:  # they want no more
+            except ConnectionError:  # the client hung up
                 self.close_connection = True
                 return
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from digest import digest
 from torch.nn import functional as F
+from weights_digest import digest
 
 from janus_core.errors import InputError
 from janus_core.generation.text import embed_prompts

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from digest import digest
+from weights_digest import digest
 
 from janus_core.config import VQConfig
 from janus_core.training.cli import world_pictures

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import janus_core
-from janus_core.generation import recorder as graph
+from janus_core.generation import recorder
 
 TINY = Path(__file__).parents[1] / "data" / "tiny_deepseek"
 
@@ -71,6 +71,6 @@ def state() -> dict[str, torch.Tensor]:
 def captured(monkeypatch: pytest.MonkeyPatch) -> list:
     """Grows by one with each graph that is captured."""
     made: list = []
-    capture = graph._capture
-    monkeypatch.setattr(graph, "_capture", lambda *args: made.append(capture(*args)) or made[-1])
+    capture = recorder._capture
+    monkeypatch.setattr(recorder, "_capture", lambda *args: made.append(capture(*args)) or made[-1])
     return made

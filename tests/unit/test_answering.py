@@ -24,8 +24,10 @@ def new_ids(janus, questions, images=None, steps=16, eos=285, seed=0, sampling=N
     if flat:
         pixels = torch.cat([processor.pixels(picture[None]) for picture in flat])
         features = janus.model.embed_images(pixels.to(janus.dtype))
-    embeds, mask = embed_prompts(janus.model, prompts, processor.image, processor.pad, features, janus.device)
-    return answer_ids(janus.model, embeds, mask, eos, steps, seed, sampling or Sampling(0), progress)
+    special = {"image_id": processor.image, "pad": processor.pad}
+    embeds, mask = embed_prompts(janus.model, prompts, **special, features=features, device=janus.device)
+    settings = {"eos": eos, "max_new_tokens": steps, "seed": seed, "sampling": sampling or Sampling(0)}
+    return answer_ids(janus.model, embeds, mask, janus.execution, **settings, progress=progress)
 
 
 @pytest.fixture
@@ -88,7 +90,10 @@ def test_answer_batch_is_answer_for_each(janus64, pictures):
     images = [pictures(2, seed=1), pictures(1, seed=2), pictures(1, seed=3)]
     batch = janus64.answer_batch(QUESTIONS, images, max_new_tokens=8, temperature=1.0, seed=2**64 - 2)
     seeds = (2**64 - 2, 2**64 - 1, 0)
-    assert batch == [janus64.answer(q, im, 8, 1.0, seed) for q, im, seed in zip(QUESTIONS, images, seeds, strict=True)]
+    assert batch == [
+        janus64.answer(q, im, max_new_tokens=8, temperature=1.0, seed=seed)
+        for q, im, seed in zip(QUESTIONS, images, seeds, strict=True)
+    ]
 
 
 @torch.no_grad()
@@ -119,7 +124,8 @@ def test_pictures_fill_their_places_in_order(janus, pictures):
     features = janus.model.embed_images(pixels)
     prompts = [janus.processor.question_prompt(turns, 3), janus.processor.question_prompt("What?", 0)]
     processor = janus.processor
-    embeds, mask = embed_prompts(janus.model, prompts, processor.image, processor.pad, features, janus.device)
+    special = {"image_id": processor.image, "pad": processor.pad}
+    embeds, mask = embed_prompts(janus.model, prompts, **special, features=features, device=janus.device)
     places = torch.tensor(prompts[0]) == processor.image
     assert torch.equal(embeds[0, places], features.flatten(0, 1))
     assert torch.equal(embeds[0, ~places], janus.model.embed_text(torch.tensor(prompts[0]))[~places])

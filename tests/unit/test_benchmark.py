@@ -17,6 +17,7 @@ def model():
     return random_model(find(janus_core.DEFAULT_CHECKPOINT).config(), torch.device("cpu"), torch.float32)
 
 
+@pytest.mark.slow
 def test_the_peers_run_on_the_very_weights_of_ours(model):
     twin = transformers_twin(model)
     shared = twin.model.language_model.layers[0].self_attn.q_proj.weight
@@ -67,6 +68,7 @@ def test_the_floor_counts_weights_once_and_the_cache_of_both_rows_of_each_pictur
     assert step_bytes(model, 1, 0) == sum(p.numel() * 4 for part in parts for p in part.parameters())
 
 
+@pytest.mark.slow
 def test_bench_prints_a_table_and_writes_the_same_figures_as_json(tmp_path, capsys):
     figures = tmp_path / "bench.json"
     command = ["bench", "--model", janus_core.DEFAULT_CHECKPOINT, "--dtype", "fp32", "--quick", "--pictures", "1"]

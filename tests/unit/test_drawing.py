@@ -96,7 +96,15 @@ def whole_logits(janus, prompt: list[int], ids: torch.Tensor) -> torch.Tensor:
 )
 def test_every_step_is_the_law_applied_to_the_uncached_model(janus64, cfg_weight, sampling):
     """From guided logits of the whole sequence, noise of (seed, step) and filters; at weight 1 from cond alone."""
-    drawn = janus64.generate(PROMPT, 2, 11, cfg_weight, sampling.temperature, sampling.top_k, sampling.top_p).ids
+    drawn = janus64.generate(
+        PROMPT,
+        2,
+        seed=11,
+        cfg_weight=cfg_weight,
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+    ).ids
     prompt = janus64.processor.drawing_prompt(PROMPT)
     for i, ids in enumerate(drawn):
         logits = whole_logits(janus64, prompt, ids)

@@ -125,6 +125,7 @@ def test_the_vq_is_never_half_whatever_the_weights():
     assert Precision.of("int8", torch.float16).vq == Precision.of("fp16").vq == torch.float32
 
 
+@pytest.mark.slow
 def test_the_command_shows_every_dtype_and_size(capsys):
     assert main(["dtypes", "--count", "1"]) == 0
     out = capsys.readouterr().out

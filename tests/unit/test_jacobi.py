@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import janus_core
-from janus_core.generation import jacobi
-from janus_core.generation import recorder as graph
+from janus_core.generation import recorder
+from janus_core.generation.execution import Execution
 
 
 @pytest.fixture(scope="module")
@@ -13,6 +13,7 @@ def exact() -> janus_core.Janus:
     return janus_core.load(dtype=torch.float64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [3, 8])
 def test_jacobi_draws_the_sequential_samplers_codes_for_200_seeds(exact: janus_core.Janus, window: int) -> None:
     passes = []
@@ -40,7 +41,7 @@ def test_jacobi_draws_the_same_codes_over_the_borders_of_buckets(
     exact: janus_core.Janus, monkeypatch: pytest.MonkeyPatch, bucket: int
 ) -> None:
     plain = exact.generate("a boat", count=5).ids
-    monkeypatch.setattr(jacobi, "BUCKET", bucket)
+    monkeypatch.setattr(recorder, "BUCKET", bucket)
     assert torch.equal(exact.generate("a boat", count=5, sampler="jacobi", window=5).ids, plain)
 
 
@@ -49,8 +50,8 @@ def test_jacobi_draws_the_same_codes_over_the_borders_of_buckets(
 def test_jacobi_as_graphs_draws_the_sequential_samplers_codes(captured: list) -> None:
     janus = janus_core.load(device="cuda", dtype=torch.float64)
     drawn = janus.generate("a boat", count=5, sampler="jacobi", window=5).ids
-    assert captured and graph.GraphedStep.possible
-    janus.graphs = False
+    assert captured and recorder.GraphedStep.possible
+    janus.execution = Execution(janus.device, graphs=False)
     for settings in ({}, {"sampler": "jacobi", "window": 5}):
         assert torch.equal(janus.generate("a boat", count=5, **settings).ids, drawn)
 

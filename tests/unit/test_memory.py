@@ -12,9 +12,9 @@ from torch._subclasses import FakeTensorMode
 
 from janus_core import Janus, memory
 from janus_core.config import JanusConfig
-from janus_core.generation import cpu_kernels as prepack
-from janus_core.generation import image
-from janus_core.generation.cache import StaticCache
+from janus_core.generation import cpu_kernels, image
+from janus_core.generation.cache import DeviceCache
+from janus_core.generation.execution import Execution
 from janus_core.model.janus import JanusModel
 from janus_core.precision import NAMES, Precision
 
@@ -34,7 +34,7 @@ def middling(request, janus) -> Janus:
     model = JanusModel(config, dtype=request.param).eval().requires_grad_(False)
     for weight in model.parameters():
         weight.normal_(0, 0.02)
-    return Janus(model, janus.processor, torch.device("cpu"), request.param)
+    return Janus(model, janus.processor, Precision(request.param), Execution(torch.device("cpu")))
 
 
 def close_above(estimate: int, measured: int) -> None:
@@ -48,7 +48,7 @@ def test_drawing_and_decoding(middling, count, cfg_weight):
     with LiveBytes(weights) as drawing:
         tokens = middling.generate(prompt, count, cfg_weight=cfg_weight)
     length = len(middling.processor.drawing_prompt(prompt))
-    close_above(memory.drawing_bytes(config, middling.dtype, count, length, cfg_weight != 1), drawing.peak)
+    close_above(memory.drawing_bytes(config, middling.dtype, count, length, guided=cfg_weight != 1), drawing.peak)
     with LiveBytes(weights) as decoding:
         middling.decode(tokens)
     close_above(memory.decoding_bytes(config, middling.dtype, count), decoding.peak)
@@ -64,13 +64,16 @@ def test_drawing_ahead(middling, count, window):
 
 @pytest.mark.parametrize("count", [1, 4])
 def test_drawing_from_rearranged_weights(middling, monkeypatch, count):
-    monkeypatch.setattr(prepack, "LEAST", 2**17)
+    monkeypatch.setattr(cpu_kernels, "LEAST", 2**17)
     with LiveBytes(list(middling.model.parameters())) as drawing:
         middling.generate("a red circle", count)
     length, config = len(middling.processor.drawing_prompt("a red circle")), middling.model.config
-    copies = prepack.copied_bytes(middling.model.decoding_parts, 2 * count, middling.device)
+    copies = cpu_kernels.copied_bytes(middling.model.drawing_parts, 2 * count, middling.device)
     assert copies > 0.2 * drawing.peak
     close_above(copies + memory.drawing_bytes(config, middling.dtype, count, length), drawing.peak)
+    assert middling.drawing_need("a red circle", count).bytes == copies + memory.drawing_bytes(
+        config, middling.dtype, count, length
+    )
 
 
 @pytest.mark.parametrize("count", [1, 4, 16])
@@ -80,7 +83,7 @@ def test_describing(middling, count):
     with LiveBytes([*middling.model.parameters(), *pictures]) as describing:
         middling.answer_batch([question] * count, pictures, max_new_tokens=8, temperature=1.0)
     prompt = len(middling.processor.question_prompt(question, 1))
-    close_above(memory.describing_bytes(config, middling.dtype, count, prompt, 8), describing.peak)
+    close_above(memory.describing_bytes(config, middling.dtype, count, prompt, new=8), describing.peak)
 
 
 def test_weights_are_counted_to_the_byte(janus):
@@ -127,9 +130,10 @@ def there(*shape: int) -> torch.Tensor:
 
 def test_drawing_needs_only_its_parts_on_the_device(split):
     model = split(memory.DRAWING)
-    cache = StaticCache(model.config.llama, 2, 20, "meta", torch.float32)
-    for embeds in (model.embed_text(there(2, 7)), model.embed_codes(there(2, 1))):
-        hidden = model.language_model.model(embeds, cache=cache)
+    cache = DeviceCache(model.config.llama, 2, 20, "meta", torch.float32)
+    step = cache.at(there(2, 1), there(2, 1, 1, 20) == 0)
+    for embeds, attend in ((model.embed_text(there(2, 7)), cache.prompt()), (model.embed_codes(there(2, 1)), step)):
+        hidden = model.language_model.model(embeds, attend=attend)
         assert image.picture_logits(model, hidden[:, -1], 5.0).device.type == "meta"
     with pytest.raises(RuntimeError, match="on the same device"):
         model.language_model.lm_head(hidden)
@@ -142,9 +146,10 @@ def test_answering_needs_only_its_parts_on_the_device(split):
     size = model.config.vision.image_size
     seen = model.embed_images(torch.zeros(1, 3, size, size, device="meta"))
     words = model.embed_text(there(1, 5))
-    cache = StaticCache(model.config.llama, 1, 700, "meta", torch.float32)
-    for embeds in (torch.cat((seen, words), dim=1), model.embed_text(there(1, 1))):
-        hidden = model.language_model.model(embeds, cache=cache)
+    cache = DeviceCache(model.config.llama, 1, 700, "meta", torch.float32)
+    step = cache.at(there(1, 1), there(1, 1, 1, 700) == 0)
+    for embeds, attend in ((torch.cat((seen, words), dim=1), cache.prompt()), (model.embed_text(there(1, 1)), step)):
+        hidden = model.language_model.model(embeds, attend=attend)
         assert model.language_model.lm_head(hidden).device.type == "meta"
     with pytest.raises(RuntimeError, match="on the same device"):
         model.gen_head(hidden)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import janus_core
-from janus_core.generation.cache import StaticCache, weighted_sums
+from janus_core.generation.cache import CPUCache, DeviceCache, weighted_sums
 from janus_core.model.llama import rope_table
 
 TINY = Path(__file__).parents[1] / "data" / "tiny_deepseek"
@@ -43,30 +43,53 @@ def test_rotary_angles_stay_exact_in_low_precision(dtype):
         torch.testing.assert_close(table[0, 0].double(), exact.repeat(1, 2), atol=rounding, rtol=0)
 
 
+CACHES = pytest.mark.parametrize("kind", [CPUCache, DeviceCache])
+
+
+def cache_of(kind, llama, rows: int, capacity: int) -> CPUCache | DeviceCache:
+    device = ("cpu",) if kind is DeviceCache else ()
+    return kind(llama.config, rows, capacity, *device, torch.float64)
+
+
+@CACHES
 @torch.no_grad()
-def test_several_tokens_after_a_filled_cache_need_a_mask(janus64):
-    """With one they equal the same tokens fed at once; without, there is no right answer to give."""
+def test_several_tokens_after_a_filled_cache_equal_the_same_tokens_read_at_once(janus64, kind):
     llama = janus64.model.language_model.model
     embeds = torch.randn(2, 9, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    cache = StaticCache(llama.config, 2, 9, "cpu", torch.float64)
-    head = llama(embeds[:, :5], cache=cache)
-    with pytest.raises(ValueError, match="need a mask"):
-        llama(embeds[:, 5:], cache=cache)
-    mask = torch.ones(9, 9, dtype=torch.bool).tril()[5:]
-    tail = llama(embeds[:, 5:], mask=mask, cache=cache)
+    cache = cache_of(kind, llama, 2, 9)
+    head = llama(embeds[:, :5], attend=cache.prompt())
+    mask = torch.ones(9, 9, dtype=torch.bool).tril()[5:].expand(2, 1, 4, 9)
+    slots = torch.arange(5, 9).repeat(2, 1)
+    tail = llama(embeds[:, 5:], slots, cache.at(slots, mask))
     torch.testing.assert_close(torch.cat((head, tail), dim=1), llama(embeds))
-    assert cache.length == 9
 
 
+@CACHES
 @torch.no_grad()
-def test_a_copied_cache_goes_on_as_its_prefix_would(janus64):
+def test_rows_may_write_to_slots_of_their_own(janus64, kind):
+    llama = janus64.model.language_model.model
+    embeds = torch.randn(2, 9, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    cache = cache_of(kind, llama, 2, 9)
+    llama(embeds[:, :8], attend=cache.prompt())
+    slots = torch.tensor([[8], [3]])  # the second row has the rest of its tokens replaced
+    mask = torch.arange(9) <= slots[:, None, :, None]
+    found = llama(embeds[:, 8:], slots, cache.at(slots, mask))
+    for row, slot in enumerate(slots[:, 0].tolist()):
+        alone = torch.cat((embeds[row : row + 1, :slot], embeds[row : row + 1, 8:]), dim=1)
+        torch.testing.assert_close(found[row], llama(alone)[0, -1:])
+
+
+@CACHES
+@torch.no_grad()
+def test_a_copied_cache_continues_as_its_prefix_would(janus64, kind):
     llama = janus64.model.language_model.model
     embeds = torch.randn(2, 6, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    prefix = StaticCache(llama.config, 2, 5, "cpu", torch.float64)
-    llama(embeds[:, :5], cache=prefix)
-    cache = StaticCache(llama.config, 6, 8, "cpu", torch.float64)
+    prefix = cache_of(kind, llama, 2, 5)
+    llama(embeds[:, :5], attend=prefix.prompt())
+    cache = cache_of(kind, llama, 6, 8)
     cache.copy_rows(prefix, 3)
-    after = llama(embeds[:, 5:].repeat_interleave(3, dim=0), cache=cache)
+    slots, mask = torch.full((6, 1), 5), torch.ones(6, 1, 1, 6, dtype=torch.bool)
+    after = llama(embeds[:, 5:].repeat_interleave(3, dim=0), slots, cache.at(slots, mask))
     torch.testing.assert_close(after, llama(embeds)[:, -1:].repeat_interleave(3, dim=0))
 
 

@@ -45,6 +45,7 @@ def dependence(a: torch.Tensor, b: torch.Tensor) -> float:
 # The distribution
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_draws_follow_the_softmax_of_logits_over_temperature(seed, temperature):
@@ -65,6 +66,7 @@ def test_draws_along_one_pictures_positions_follow_it_too(seed):
     assert chi2(drawn, (LOGITS / 1.1).softmax(-1)) > CHI2_23
 
 
+@pytest.mark.slow
 def test_rare_codes_of_a_published_codebook_are_drawn_as_often_as_they_should():
     """16384 codes, the last half of them with a quarter of the mass: noise must not lose the many small ones."""
     logits = torch.zeros(16384)
@@ -84,6 +86,7 @@ def test_noise_is_gumbel():
     assert distance * len(noise) ** 0.5 < 2.23  # 1 in 10,000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("lag", [1, 2, 7, 575])
 def test_positions_are_independent(seed, lag):

@@ -1,4 +1,4 @@
-"""Tests that want a process of their own."""
+"""Tests that need a process of their own."""
 
 import os
 import subprocess
@@ -8,9 +8,9 @@ from pathlib import Path
 PACK = Path(__file__).resolve().parents[2]
 
 
-def run_tests(folder: str, *options: str, **environment: str) -> None:
-    """Run pytest on a path below tests in a new process, with more in its environment; fails, and tells, as it does."""
-    command = [sys.executable, "-m", "pytest", "-q", "-s", *options, str(PACK / "tests" / folder)]
+def run_tests(path: str, *options: str, **environment: str) -> None:
+    """Run pytest in a new process on `path` below tests/, with additions to its environment; fails if it fails."""
+    command = [sys.executable, "-m", "pytest", "-q", "-s", *options, str(PACK / "tests" / path)]
     done = subprocess.run(  # noqa: S603 (our own interpreter)
         command, env=os.environ | environment, cwd=PACK, capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""A hash of weights, to tell whether anything has touched them."""
+"""A hash of a module's weights, to see whether anything changed them."""
 
 import hashlib
 
@@ -7,7 +7,7 @@ from torch import nn
 
 
 def digest(module: nn.Module) -> str:
-    """Of all that a module's state holds, names included."""
+    """SHA-256 of a module's whole state, names included."""
     total = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         total.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

@@ -1,4 +1,4 @@
-"""Pictures and models that the tests and the shipped workflows load, put where a ComfyUI looks for them."""
+"""Pictures and an upscaler that the tests and the shipped workflows load from ComfyUI's folders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 
 def photograph(width: int, height: int, seed: int) -> Image.Image:
-    """A sky, a hill and grain, in colours of their own for each seed."""
+    """A sky, a hill and grain; the seed picks the colours."""
     noise = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width] / max(width, height)
     hill = y > 0.35 + 0.1 * np.sin(9 * x + seed)
@@ -20,8 +20,8 @@ def photograph(width: int, height: int, seed: int) -> Image.Image:
     return Image.fromarray((picture + noise.normal(0, 6, picture.shape)).clip(0, 255).astype(np.uint8))
 
 
-def put_inputs(folder: Path) -> None:
-    """The pictures that the tests and the shipped workflows load."""
+def write_input_pictures(folder: Path) -> None:
+    """Fill ComfyUI's input folder."""
     photograph(320, 240, 0).save(folder / "example.png")
     photograph(333, 217, 1).save(folder / "wide.jpg", quality=90)
     photograph(61, 250, 2).save(folder / "tall.png")
@@ -32,8 +32,8 @@ def put_inputs(folder: Path) -> None:
     see_through.save(folder / "see_through.png")
 
 
-def put_upscaler(folder: Path) -> None:
-    """An untrained ESRGAN that doubles a picture, in the layout real ones have."""
+def write_upscaler(folder: Path) -> None:
+    """Write an untrained ESRGAN that doubles a picture's size, in the usual file layout."""
     from spandrel.architectures.ESRGAN import ESRGAN
 
     torch.manual_seed(0)

@@ -1,10 +1,10 @@
-"""Runs tests/kernels, which want Triton: once by its interpreter, once compiled. Neither needs a GPU."""
+"""Runs the tests in this folder, which need Triton: once in its interpreter, once compiled. Neither needs a GPU."""
 
 import os
 import sys
 
 import pytest
-from child import run_tests
+from own_process import run_tests
 from prepare import triton_folder
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -12,10 +13,13 @@ import torch
 from torch import nn
 
 import janus_core
-from janus_core.generation import cpu_kernels as prepack
-from janus_core.generation.cpu_kernels import FAST_ROWS, copied_bytes, multiplies_bfloat16, prepacked
+from janus_core.generation import cpu_kernels
+from janus_core.generation.cpu_kernels import FAST_ROWS, copied_bytes, fast_layers
+from janus_core.model import cpu_ops
+from janus_core.model.cpu_ops import multiplies_bfloat16
 from janus_core.model.quantised import FEW_ROWS, QuantisedLinear, dequantise, quantise, quantised_linear
 from janus_core.pipeline import Janus
+from janus_core.precision import Precision
 
 CPU = torch.device("cpu")
 WIDTH, OUT = 512, 4096 + 128
@@ -49,7 +53,7 @@ def test_computes_the_same_within_rounding(dtype, tolerance, rows):
     weight = dequantise(big.weight, big.weight_scale) if dtype == torch.int8 else big.weight
     exact = x.double() @ weight.double().T + big.bias.double()
     plain = big(x)
-    with prepacked(model, rows, CPU):
+    with fast_layers(model, rows, CPU):
         fast = {torch.int8: rows > 1 and torch.cpu._is_vnni_supported(), torch.float32: rows > 1}
         assert ("forward" in big.__dict__) == fast.get(dtype, multiplies_bfloat16())
         assert "forward" not in model[1].__dict__
@@ -62,7 +66,7 @@ def test_computes_the_same_within_rounding(dtype, tolerance, rows):
 
 def test_an_interrupted_run_leaves_no_trace():
     model = model_of(torch.float32)
-    with pytest.raises(KeyboardInterrupt), prepacked(model, 2, CPU):
+    with pytest.raises(KeyboardInterrupt), fast_layers(model, 2, CPU):
         assert "forward" in model[0].__dict__
         raise KeyboardInterrupt
     assert "forward" not in model[0].__dict__
@@ -70,13 +74,13 @@ def test_an_interrupted_run_leaves_no_trace():
 
 def test_layers_that_a_host_patches_are_left_alone():
     model = model_of(torch.float32)
-    with prepacked(model, 2, CPU, lambda layer: layer is not model[0]):
+    with fast_layers(model, 2, CPU, lambda layer: layer is not model[0]):
         assert "forward" not in model[0].__dict__
 
 
 def test_weights_that_lie_on_the_cpu_to_be_used_elsewhere_are_left_alone():
     model = model_of(torch.float32)
-    with prepacked(model, 2, torch.device("cuda")):
+    with fast_layers(model, 2, torch.device("cuda")):
         assert "forward" not in model[0].__dict__
     assert copied_bytes(model, 2, torch.device("cuda")) == 0
 
@@ -87,7 +91,7 @@ def test_no_copy_is_made_where_there_is_no_room_for_it(monkeypatch):
     for free, packs in ((2 * size - 1, False), (2 * size, True)):
         monkeypatch.setattr(psutil, "virtual_memory", lambda free=free: SimpleNamespace(available=free))
         assert copied_bytes(model, 2, CPU) == (size if packs else 0)
-        with prepacked(model, 2, CPU):
+        with fast_layers(model, 2, CPU):
             assert ("forward" in model[0].__dict__) == packs
 
 
@@ -105,7 +109,7 @@ def test_8_bit_weights_as_they_lie_round_nothing_further(rows):
 
 def test_drawing_runs_on_rearranged_weights_and_draws_the_same(janus, monkeypatch):
     plain = janus.generate("a red circle", count=2).ids
-    monkeypatch.setattr(prepack, "LEAST", 1)
+    monkeypatch.setattr(cpu_kernels, "LEAST", 1)
     seen = set()
     layer = janus.model.language_model.model.layers[0].mlp.gate_up_proj
     packed = janus.generate("a red circle", count=2, progress=lambda *_: seen.add("forward" in layer.__dict__)).ids
@@ -114,21 +118,60 @@ def test_drawing_runs_on_rearranged_weights_and_draws_the_same(janus, monkeypatc
 
 
 def test_answering_reads_weights_as_they_lie_by_the_kernel_for_one_row(janus, monkeypatch):
-    bf16 = Janus(copy.deepcopy(janus.model).bfloat16(), janus.processor, janus.device, torch.bfloat16)
+    model = copy.deepcopy(janus.model).bfloat16()
+    bf16 = Janus(model, janus.processor, Precision(torch.bfloat16), janus.execution)
     plain = bf16.answer("What is it?", max_new_tokens=12)
-    monkeypatch.setattr(prepack, "LEAST", 1)
+    monkeypatch.setattr(cpu_kernels, "LEAST", 1)
     seen = set()
     head = bf16.model.language_model.lm_head
     answer = bf16.answer("What is it?", max_new_tokens=12, progress=lambda *_: seen.add("forward" in head.__dict__))
     assert answer == plain
-    assert seen == {prepack.multiplies_bfloat16()} and "forward" not in head.__dict__
+    assert seen == {multiplies_bfloat16()} and "forward" not in head.__dict__
     assert torch._C._get_mkldnn_enabled(), "what other layers use is switched on again"
 
 
 def test_threads_that_share_a_model_draw_what_each_draws_alone(monkeypatch):
-    monkeypatch.setattr(prepack, "LEAST", 1)
+    monkeypatch.setattr(cpu_kernels, "LEAST", 1)
     janus = janus_core.load(dtype=torch.float32)
     draw = lambda seed: janus.generate("a red circle", seed=seed).ids.tolist()
     alone = [draw(seed) for seed in range(4)]
     with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(draw, range(4))) == alone
+
+
+@pytest.fixture
+def tried_anew() -> Iterator[None]:
+    """Kernels are tried again in this test, and once more after it."""
+    cpu_ops.works.cache_clear()
+    yield
+    cpu_ops.works.cache_clear()
+
+
+def gone(*_: object) -> None:
+    raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute '_linear_pointwise'")
+
+
+@pytest.mark.parametrize("broken", [gone, lambda packed, x: x.new_zeros(len(x), 32)], ids=["missing", "wrong"])
+def test_a_private_kernel_that_is_missing_or_wrong_is_not_used_and_logged_once(
+    monkeypatch, caplog, tried_anew, broken
+) -> None:
+    monkeypatch.setattr(cpu_ops, "packed_linear", broken)
+    model, x = model_of(torch.float32), noise(2, 1, WIDTH)
+    expected = model(x)
+    for _ in range(2):
+        with fast_layers(model, 2, CPU):
+            assert "forward" not in model[0].__dict__
+            assert torch.equal(model(x), expected)
+    assert copied_bytes(model, 2, CPU) == 0
+    (line,) = caplog.messages
+    assert "packed float32" in line and line.startswith("Janus computes plainly, and so more slowly")
+
+
+def test_an_int8_kernel_that_is_wrong_is_replaced_by_a_cast(monkeypatch, caplog, tried_anew) -> None:
+    weight, scale = quantise(noise(96, 64), torch.int8)
+    x = noise(2, 64).bfloat16()
+    expected = quantised_linear(x, weight, scale, None)
+    cpu_ops.works.cache_clear()
+    monkeypatch.setattr(cpu_ops, "int8_linear", lambda x, weight: x.new_zeros(len(x), len(weight)))
+    torch.testing.assert_close(quantised_linear(x, weight, scale, None), expected, atol=0.2, rtol=2e-2)
+    assert ["int8" in line for line in caplog.messages] == [True]

@@ -1,0 +1,132 @@
+"""PyTorch's private CPU kernels for Linear layers, in one place. They were run with torch 2.13.
+
+Each is tried once on small tensors. One that is missing or computes something else is not used: callers ask `works`
+first and otherwise take the plain layer, and one line in the log says so.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# Zero in unsigned 8 bits, and a half so that cutting off the fraction rounds.
+MIDDLE = torch.tensor(128.5)
+
+
+def one_row(x: Tensor, weight: Tensor) -> Tensor:
+    """x [1, in] @ weight.T by torch's own kernel, which for one row reads bfloat16 twice as fast as mkldnn's."""
+    enabled = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        return F.linear(x, weight)
+    finally:
+        torch._C._set_mkldnn_enabled(enabled)
+
+
+def pack(weight: Tensor, rows: int) -> Tensor:
+    """A weight [out, in] in mkldnn's own layout for `rows` rows."""
+    return torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
+
+
+def packed_linear(packed: Tensor, x: Tensor) -> Tensor:
+    """x [rows, in] times a weight from `pack`."""
+    return torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
+
+
+def pack_int8(weight: Tensor, rows: int) -> Tensor:
+    """An int8 weight [out, in] in onednn's own layout for `rows` rows."""
+    return torch.ops.onednn.qlinear_prepack(weight, [rows, weight.shape[1]])
+
+
+def packed_int8_linear(packed: Tensor, scale: Tensor, zeros: Tensor, x: Tensor) -> Tensor:
+    """x [rows, in] times a weight from `pack_int8`, float32 [rows, out]; x is rounded to 8 bits, row by row.
+
+    1. The kernel takes unsigned inputs with one zero point, so each row is scaled to -127..127 and moved up by 128.
+    2. `scale` [out] is the weight's own divided by 127; each row's largest number is multiplied back afterwards.
+    3. `zeros` [out] are the weight's zero points.
+    """
+    x = x.float()
+    largest = x.abs().amax(dim=-1, keepdim=True).clamp_(min=1e-12)
+    small = torch.add(MIDDLE, x / largest, alpha=127).to(torch.uint8)
+    y = torch.ops.onednn.qlinear_pointwise(
+        small, 1.0, 128, packed, scale, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+    )
+    return y.mul_(largest)
+
+
+def int8_linear(x: Tensor, weight: Tensor) -> Tensor:
+    """x bfloat16 [rows, in] @ an int8 weight.T, unscaled, without casting the weight."""
+    # The kernel's own scales would be rounded to bfloat16.
+    return torch.ops.aten._weight_int8pack_mm(x.contiguous(), weight, torch.ones(len(weight), dtype=x.dtype))
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 fast."""
+    return works("fast bfloat16")
+
+
+def _noise(*shape: int) -> Tensor:
+    return torch.linspace(-1, 1, shape[0] * shape[1]).view(shape).sin_().mul_(3).cos_()
+
+
+def _compare(found: Tensor, x: Tensor, weight: Tensor, tolerance: float = 2e-2) -> bool:
+    """True; raises ArithmeticError where `found` is not x @ weight.T."""
+    exact = x.float() @ weight.float().T
+    if (error := (found.float() - exact).norm() / exact.norm()) > tolerance:
+        raise ArithmeticError(f"its result is off by {error:.1%}")
+    return True
+
+
+def _try_bfloat16() -> bool:
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def _try_one_row() -> bool:
+    x, weight = _noise(1, 64).bfloat16(), _noise(32, 64).bfloat16()
+    return _try_bfloat16() and _compare(one_row(x, weight), x, weight)
+
+
+def _try_packed(dtype: torch.dtype) -> bool:
+    x, weight = _noise(5, 64).to(dtype), _noise(32, 64).to(dtype)
+    return torch.backends.mkldnn.is_available() and _compare(packed_linear(pack(weight, 5), x), x, weight)
+
+
+def _try_packed_int8() -> bool:
+    if not (torch.backends.mkldnn.is_available() and torch.cpu._is_vnni_supported()):
+        return False  # without VNNI the products of 8 bits saturate
+    x, weight = _noise(5, 64), (_noise(32, 64) * 127).to(torch.int8)
+    scale, zeros = torch.full((32,), 1 / 127), torch.zeros(32, dtype=torch.int64)
+    return _compare(packed_int8_linear(pack_int8(weight, 5), scale, zeros, x), x, weight, 4e-2)
+
+
+def _try_int8() -> bool:
+    x, weight = _noise(2, 64).bfloat16(), (_noise(32, 64) * 127).to(torch.int8)
+    return _compare(int8_linear(x, weight), x, weight)
+
+
+# What can be used, and the trial that says whether it can.
+TRIALS: dict[str, Callable[[], bool]] = {
+    "fast bfloat16": _try_bfloat16,
+    "one row of bfloat16": _try_one_row,
+    "packed float32": lambda: _try_packed(torch.float32),
+    "packed bfloat16": lambda: _try_bfloat16() and _try_packed(torch.bfloat16),
+    "packed int8": _try_packed_int8,
+    "int8": _try_int8,
+}
+
+
+@lru_cache
+def works(name: str) -> bool:
+    """Whether one of TRIALS can be used on this CPU with this PyTorch. One that fails its trial is logged, once."""
+    try:
+        return TRIALS[name]()
+    except Exception as error:  # noqa: BLE001 (private functions may be gone, or take other arguments)
+        logging.getLogger(__name__).warning(
+            "Janus computes plainly, and so more slowly, where it would use PyTorch's kernel for %s: %s", name, error
+        )
+        return False
