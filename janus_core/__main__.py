@@ -15,9 +15,9 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from . import DEFAULT_CHECKPOINT, CheckpointError, InputError, Janus, load
+from .pictures import to_pil
 from .pipeline import SAMPLERS
 from .precision import NAMES
-from .processing import to_pil
 from .weights.convert import convert
 
 
@@ -92,7 +92,7 @@ def read_picture(path: Path) -> torch.Tensor:
 
 def write_file(args: argparse.Namespace) -> None:
     """Write a checkpoint as one self-contained file."""
-    print(convert(args.checkpoint, args.file, args.dtype, Bar("tensor")))
+    print(convert(args.checkpoint, args.file, dtype=args.dtype, progress=Bar("tensor")))
 
 
 def add_train(command: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""Python's garbage collector, where it would only be in the way."""
+"""Pausing Python's garbage collector for work that allocates much and frees nothing."""
 
 import gc
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Within it nothing is looked for that could be let go of; afterwards all is as it was."""
+    """Keep the collector off inside the block, and restore its former state after it."""
     was_on = gc.isenabled()
     gc.disable()
     try:

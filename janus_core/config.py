@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 from .errors import CheckpointError
+from .published import PUBLISHED
 
-# What a config may name instead of spelling it out (FACTS of the published weights).
+# Sizes that a config may name instead of listing them.
 SIGLIP_PRESETS = {
     "siglip_large_patch16_384": {"width": 1024, "layers": 24, "heads": 16, "patch_size": 16, "mlp_ratio": 4},
 }
 VQ_PRESETS = {
     "VQ-16": {"ch": 128, "ch_mult": [1, 1, 2, 2, 4], "z_channels": 256, "num_res_blocks": 2},
 }
-# DeepSeek's configs are sparse: what they leave out is transformers' LlamaConfig default, which is the 7B's size.
+# DeepSeek's configs leave out whatever equals the default of transformers' LlamaConfig, which is the 7B's size.
 LLAMA_DEFAULTS = {
     "hidden_size": 4096,
     "intermediate_size": 11008,
@@ -23,7 +25,7 @@ LLAMA_DEFAULTS = {
     "rms_norm_eps": 1e-6,
     "rope_theta": 10000.0,
 }
-# What transformers' JanusConfig fills in, and its own writer may leave out.
+# The defaults of transformers' JanusConfig, which a config of that dialect may leave out.
 TRANSFORMERS_VISION_DEFAULTS = {
     "hidden_size": 1024,
     "num_hidden_layers": 24,
@@ -58,13 +60,13 @@ class VisionConfig:
 
     @property
     def tokens(self) -> int:
-        """Tokens of one picture."""
+        """Tokens that one picture takes in a prompt."""
         return (self.image_size // self.patch_size) ** 2
 
 
 @dataclass(frozen=True)
 class VQConfig:
-    """The VQ tokenizer: `codebook_size` codes of `codebook_dim` numbers."""
+    """The VQ tokenizer: a codebook of `codebook_size` codes, each a vector of `codebook_dim`."""
 
     ch: int
     ch_mult: tuple[int, ...]
@@ -75,7 +77,7 @@ class VQConfig:
 
     @property
     def downsampling(self) -> int:
-        """Pixels a side of one code."""
+        """Side of the square that one code stands for, in pixels."""
         return 2 ** (len(self.ch_mult) - 1)
 
 
@@ -99,7 +101,7 @@ class LlamaConfig:
 
 @dataclass(frozen=True)
 class JanusConfig:
-    """A whole Janus: two kinds of eyes, one transformer, and what joins them."""
+    """A whole Janus: SigLIP, the VQ tokenizer, the transformer, and the layers that join them."""
 
     vision: VisionConfig
     vq: VQConfig
@@ -110,25 +112,28 @@ class JanusConfig:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """(h, w) of a drawn picture, in codes."""
+        """(h, w) of a generated picture, in codes."""
         side = self.vision.image_size // self.vq.downsampling
         return side, side
 
     @classmethod
-    def from_dict(cls, raw: dict[str, Any], source: str = "config.json") -> JanusConfig:
-        """Read a parsed `config.json` of DeepSeek's dialect or transformers' own.
+    def from_dict(cls, raw: dict[str, Any], *, source: str = "config.json") -> JanusConfig:
+        """Read a parsed `config.json` of DeepSeek's dialect or transformers'. `source` names it in errors.
 
-        Raises CheckpointError when it describes another model or leaves out what no preset knows.
+        Raises CheckpointError when it describes another model, or leaves out an entry that has no default.
         """
-        readers = {"multi_modality": _from_deepseek, "janus": _from_transformers}
         kind = raw.get("model_type")
-        if kind not in tuple(readers):
+        if kind == "multi_modality":
+            read = _from_deepseek
+        elif kind == "janus":
+            read = _from_transformers
+        else:
             raise CheckpointError(
                 f"{source} describes a model of type {kind!r}, not Janus ('multi_modality' or 'janus'): "
                 "choose the folder of a Janus or Janus-Pro checkpoint."
             )
         try:
-            config = readers[kind](raw)
+            config = read(raw)
         except KeyError as error:
             raise CheckpointError(
                 f"{source} lacks the entry {error.args[0]!r}, which a Janus config needs: "
@@ -141,43 +146,84 @@ class JanusConfig:
 
     @classmethod
     def preset(cls, name: str) -> JanusConfig:
-        """The config of a published model: 'Janus-1.3B', 'Janus-Pro-1B' or 'Janus-Pro-7B'."""
+        """The config of a published model, such as 'Janus-Pro-7B'. Raises CheckpointError for any other name."""
         return cls.from_dict(published_config(name), source=name)
 
 
 def published_config(name: str) -> dict[str, Any]:
-    """The published model's config in DeepSeek's dialect, as sparse as DeepSeek writes it."""
-    language: dict[str, Any] = {"max_position_embeddings": 16384, "model_type": "llama", "vocab_size": 102400}
-    if name in ("Janus-1.3B", "Janus-Pro-1B"):
-        hidden = 2048
-        language |= {"hidden_size": hidden, "intermediate_size": 5632, "num_hidden_layers": 24}
-        language |= {"num_attention_heads": 16, "num_key_value_heads": 16}
-    elif name == "Janus-Pro-7B":
-        hidden = 4096
-        language |= {"num_hidden_layers": 30}
-    else:
-        raise CheckpointError(f"No published Janus is {name!r}: choose Janus-1.3B, Janus-Pro-1B or Janus-Pro-7B.")
+    """The `config.json` of a published model: DeepSeek's dialect, sizes left out where DeepSeek leaves them out.
+
+    Raises CheckpointError for a name that is not in PUBLISHED.
+    """
+    for model in PUBLISHED:
+        if model.name == name:
+            return deepseek_config(
+                image_size=384,
+                vision_name="siglip_large_patch16_384",
+                vq_name="VQ-16",
+                vq={"image_token_size": 16384, "n_embed": 8},
+                language={**model.language, "max_position_embeddings": 16384, "vocab_size": 102400},
+            )
+    *names, last = sorted(model.name for model in PUBLISHED)
+    raise CheckpointError(f"No published Janus is {name!r}: choose {', '.join(names)} or {last}.")
+
+
+def deepseek_config(
+    *,
+    image_size: int,
+    vision_name: str,
+    vq_name: str,
+    vq: dict[str, Any],
+    language: dict[str, Any],
+    vision: dict[str, Any] | None = None,
+    head_width: int | None = None,
+    dtype: str | None = None,
+) -> dict[str, Any]:
+    """A `config.json` in DeepSeek's dialect.
+
+    `vq` and `language` are the entries of their parts; `vision` lists SigLIP's sizes where `vision_name` is no preset.
+    `head_width` is the image head's inner width, by default the transformer's. `dtype` is the weights' `torch_dtype`.
+    """
+    vision = vision or {}
+    vision_width = (SIGLIP_PRESETS.get(vision_name, {}) | vision)["width"]
+    hidden = (LLAMA_DEFAULTS | language)["hidden_size"]
+    stored = {"torch_dtype": dtype} if dtype else {}
+
+    def part(name: str, kind: str, params: dict[str, Any]) -> dict[str, Any]:
+        return {"cls": name, "model_type": kind, "params": params}
 
     def projector(kind: str, width: int) -> dict[str, Any]:
         params = {"depth": 2, "input_dim": width, "n_embed": hidden, "projector_type": "mlp_gelu"}
-        return {"cls": "MlpProjector", "model_type": kind, "params": params}
+        return part("MlpProjector", kind, params)
 
-    head = {"image_token_embed": hidden, "image_token_size": 16384, "n_embed": hidden}
-    vision = {"image_size": 384, "model_name": "siglip_large_patch16_384", "select_feature": "same", "select_layer": -1}
+    tower = {"image_size": image_size, "model_name": vision_name, "select_feature": "same", "select_layer": -1}
+    head = {
+        "image_token_embed": head_width or hidden,
+        "image_token_size": vq["image_token_size"],
+        "n_embed": hidden,
+    }
     return {
         "model_type": "multi_modality",
         "architectures": ["MultiModalityCausalLM"],
-        "vision_config": {"cls": "CLIPVisionTower", "model_type": "vision", "params": vision},
-        "aligner_config": projector("aligner", 1024),
-        "gen_vision_config": {
-            "cls": "VQ-16",
-            "model_type": "gen_vision",
-            "params": {"image_token_size": 16384, "n_embed": 8},
-        },
-        "gen_aligner_config": projector("gen_aligner", 8),
-        "gen_head_config": {"cls": "vision_head", "model_type": "gen_head", "params": head},
-        "language_config": language,
+        **stored,
+        "vision_config": part("CLIPVisionTower", "vision", tower | vision),
+        "aligner_config": projector("aligner", vision_width),
+        "gen_vision_config": part(vq_name, "gen_vision", vq),
+        "gen_aligner_config": projector("gen_aligner", vq["n_embed"]),
+        "gen_head_config": part("vision_head", "gen_head", head),
+        "language_config": {"model_type": "llama", **language, **stored},
     }
+
+
+_Part = TypeVar("_Part", VisionConfig, VQConfig, LlamaConfig)
+_CASTS = {"int": int, "float": float, "tuple[int, ...]": lambda values: tuple(int(value) for value in values)}
+
+
+def _read(part: type[_Part], raw: Mapping[str, Any], **names: str) -> _Part:
+    """A part's config from the entries of the same names; `names` gives the file's name where it differs."""
+    return part(
+        **{field.name: _CASTS[str(field.type)](raw[names.get(field.name, field.name)]) for field in fields(part)}
+    )
 
 
 def _llama(raw: dict[str, Any]) -> LlamaConfig:
@@ -187,43 +233,23 @@ def _llama(raw: dict[str, Any]) -> LlamaConfig:
         raise ValueError("num_key_value_heads differs from num_attention_heads, which no Janus has")
     if rope.get("rope_type", "default") != "default" or "factor" in rope:
         raise ValueError("RoPE scaling is set, which no Janus has")
-    return LlamaConfig(
-        hidden_size=int(raw["hidden_size"]),
-        intermediate_size=int(raw["intermediate_size"]),
-        num_hidden_layers=int(raw["num_hidden_layers"]),
-        num_attention_heads=int(raw["num_attention_heads"]),
-        vocab_size=int(raw["vocab_size"]),
-        max_position_embeddings=int(raw["max_position_embeddings"]),
-        rms_norm_eps=float(raw["rms_norm_eps"]),
-        rope_theta=float(raw["rope_theta"]),
-    )
+    return _read(LlamaConfig, raw)
 
 
 def _from_deepseek(raw: dict[str, Any]) -> JanusConfig:
     vision = raw["vision_config"]["params"]
-    vision = SIGLIP_PRESETS.get(vision.get("model_name"), {}) | vision
-    gen_vision = raw["gen_vision_config"]["params"]
-    gen_vision = VQ_PRESETS.get(raw["gen_vision_config"].get("cls"), {}) | gen_vision
+    vq = raw["gen_vision_config"]["params"]
     for part in ("aligner_config", "gen_aligner_config"):
         kind = raw[part]["params"]["projector_type"]
         if kind != "mlp_gelu":
             raise ValueError(f"{part} names the projector {kind!r}, where every Janus has 'mlp_gelu'")
     return JanusConfig(
-        vision=VisionConfig(
-            image_size=int(vision["image_size"]),
-            patch_size=int(vision["patch_size"]),
-            width=int(vision["width"]),
-            layers=int(vision["layers"]),
-            heads=int(vision["heads"]),
-            mlp_ratio=float(vision["mlp_ratio"]),
-        ),
-        vq=VQConfig(
-            ch=int(gen_vision["ch"]),
-            ch_mult=tuple(int(m) for m in gen_vision["ch_mult"]),
-            z_channels=int(gen_vision["z_channels"]),
-            num_res_blocks=int(gen_vision["num_res_blocks"]),
-            codebook_size=int(gen_vision["image_token_size"]),
-            codebook_dim=int(gen_vision["n_embed"]),
+        vision=_read(VisionConfig, SIGLIP_PRESETS.get(vision.get("model_name"), {}) | vision),
+        vq=_read(
+            VQConfig,
+            VQ_PRESETS.get(raw["gen_vision_config"].get("cls"), {}) | vq,
+            codebook_size="image_token_size",
+            codebook_dim="n_embed",
         ),
         llama=_llama(raw["language_config"]),
         aligner_depth=int(raw["aligner_config"]["params"]["depth"]),
@@ -236,21 +262,17 @@ def _from_transformers(raw: dict[str, Any]) -> JanusConfig:
     vision = TRANSFORMERS_VISION_DEFAULTS | raw["vision_config"]
     vq = TRANSFORMERS_VQ_DEFAULTS | raw["vq_config"]
     return JanusConfig(
-        vision=VisionConfig(
-            image_size=int(vision["image_size"]),
-            patch_size=int(vision["patch_size"]),
-            width=int(vision["hidden_size"]),
-            layers=int(vision["num_hidden_layers"]),
-            heads=int(vision["num_attention_heads"]),
-            mlp_ratio=float(vision["mlp_ratio"]),
+        vision=_read(
+            VisionConfig, vision, width="hidden_size", layers="num_hidden_layers", heads="num_attention_heads"
         ),
-        vq=VQConfig(
-            ch=int(vq["base_channels"]),
-            ch_mult=tuple(int(m) for m in vq["channel_multiplier"]),
-            z_channels=int(vq["latent_channels"]),
-            num_res_blocks=int(vq["num_res_blocks"]),
-            codebook_size=int(vq["num_embeddings"]),
-            codebook_dim=int(vq["embed_dim"]),
+        vq=_read(
+            VQConfig,
+            vq,
+            ch="base_channels",
+            ch_mult="channel_multiplier",
+            z_channels="latent_channels",
+            codebook_size="num_embeddings",
+            codebook_dim="embed_dim",
         ),
         llama=_llama(raw["text_config"]),
         aligner_depth=int(vision["depth"]),
@@ -260,16 +282,18 @@ def _from_transformers(raw: dict[str, Any]) -> JanusConfig:
 
 
 def _check(config: JanusConfig, source: str) -> None:
-    vision, llama = config.vision, config.llama
+    vision, vq, llama = config.vision, config.vq, config.llama
+    for part in (vision, vq, llama):
+        for name, value in vars(part).items():
+            if value == () or (isinstance(value, int) and value < 1):
+                raise CheckpointError(f"{source} is not a Janus config: {name} is {value}, where at least 1 is needed.")
     for what, whole, part in (
         ("hidden_size by num_attention_heads", llama.hidden_size, llama.num_attention_heads),
+        ("head size by 2", llama.head_dim, 2),  # RoPE rotates pairs
         ("vision width by heads", vision.width, vision.heads),
         ("image_size by patch_size", vision.image_size, vision.patch_size),
-        ("image_size by the VQ's downsampling", vision.image_size, config.vq.downsampling),
-        ("head size by 2", llama.head_dim if llama.num_attention_heads else 0, 2),
-        ("ch by GroupNorm's groups", config.vq.ch, 32),
-        ("vocab_size by 1", llama.vocab_size, 1),
-        ("intermediate_size by 1", llama.intermediate_size, 1),
+        ("image_size by the VQ's downsampling", vision.image_size, vq.downsampling),
+        ("ch by GroupNorm's groups", vq.ch, 32),
     ):
-        if part < 1 or whole < 1 or whole % part:
+        if whole % part:
             raise CheckpointError(f"{source} is not a Janus config: {what} ({whole} by {part}) does not divide evenly.")

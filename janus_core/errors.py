@@ -6,8 +6,9 @@ class CheckpointError(ValueError):
 
 
 class InputError(ValueError):
-    """A prompt, picture, token set or setting lies outside what the model can take."""
+    """A prompt, picture, token set or setting is outside what the model can take."""
 
 
 def first_few(names: list[str]) -> str:
+    """The first three names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

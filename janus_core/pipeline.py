@@ -6,10 +6,9 @@ import math
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import memory
 from .errors import InputError
@@ -20,9 +19,10 @@ from .generation.jacobi import draw_codes_jacobi
 from .generation.sampling import Sampling
 from .memory import Need
 from .model.janus import JanusModel
-from .model.quantised import QuantisedLinear
+from .model.quantised import DEFAULT_LAYERS, Layers
+from .pictures import check_images
 from .precision import Precision
-from .processing import Processor, Turn, check_images
+from .processing import Processor, Turn
 from .tokens import ImageTokens, fingerprint
 from .weights.checkpoint import find
 from .weights.loading import load_model
@@ -42,8 +42,7 @@ def load(
     dtype: torch.dtype | str = torch.float32,
     *,
     compute: torch.dtype | None = None,
-    operations: Any = nn,
-    quantised_layer: type[QuantisedLinear] = QuantisedLinear,
+    layers: Layers = DEFAULT_LAYERS,
     execution: Execution | None = None,
 ) -> Janus:
     """Load a Janus or Janus-Pro checkpoint of either dialect.
@@ -53,7 +52,7 @@ def load(
     stays float32 under float16, where its activations overflow. The 8-bit types hold the transformer's and SigLIP's
     Linear layers; the rest, and the arithmetic, is in `compute`, bfloat16 by default.
     `device` is where the weights are put, and where they are computed with unless `execution` says otherwise.
-    `operations` is the namespace layers are built from, `quantised_layer` the class of 8-bit ones.
+    `layers` are the classes the model is built from.
     Raises CheckpointError when the model would not be whole, InputError for a dtype or device that cannot be used.
     """
     precision = Precision.of(dtype, compute)
@@ -61,7 +60,7 @@ def load(
     source = find(checkpoint)
     config = source.config()
     processor = Processor(source, config)
-    model = load_model(source, device, precision, operations, quantised_layer, config)
+    model = load_model(source, device, precision, layers=layers, config=config)
     return Janus(model, processor, precision, execution or Execution(torch.device(device)))
 
 

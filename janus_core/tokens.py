@@ -1,4 +1,4 @@
-"""ImageTokens: pictures as codes of a VQ tokenizer, the value that travels between nodes."""
+"""ImageTokens: pictures as codes of a VQ tokenizer, the value that nodes pass on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ImageTokens:
-    """`ids` long [N, h * w] in row-major order, `grid` (h, w), `codebook` the fingerprint of what they index."""
+    """`ids` long [N, h * w] in row-major order, `grid` (h, w), `codebook` the fingerprint of the codebook they index."""
 
     ids: Tensor
     grid: tuple[int, int]
@@ -22,6 +22,6 @@ class ImageTokens:
 
 
 def fingerprint(codebook: Tensor) -> str:
-    """A name for a codebook [size, dim] that stays the same in every dtype: a hash of its size and its signs."""
+    """A hash of a codebook [size, dim] that is the same in every dtype: it covers the shape and the signs."""
     signs = torch.signbit(codebook.detach().cpu().float()).to(torch.uint8)
     return hashlib.sha256(repr(tuple(signs.shape)).encode() + signs.numpy().tobytes()).hexdigest()[:16]

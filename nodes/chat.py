@@ -8,6 +8,7 @@ import torch
 from comfy_api.latest import io
 
 from ..janus_core.conversation import Conversation, check_room
+from ..janus_core.pictures import over_white
 from ..janus_core.processing import IMAGE_TAG
 from . import inputs
 from .host import canvas
@@ -81,7 +82,7 @@ class JanusChat(io.ComfyNode):
         image: torch.Tensor | None = None,
         history: Conversation | None = None,
     ) -> io.NodeOutput:
-        new_pictures = [] if image is None else list(inputs.over_white(image))
+        new_pictures = [] if image is None else list(over_white(image))
         conversation = (history or Conversation()).without_oldest(drop_turns).ask(message, new_pictures)
         check_room(janus.core, conversation, max_tokens, setting="drop_turns")
         turns, pictures = list(conversation.turns), list(conversation.pictures)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
+from ..janus_core.pictures import over_white
 from . import inputs
 from .host import canvas
 from .host.weights import HostedJanus
@@ -71,7 +72,7 @@ class JanusDescribeImage(io.ComfyNode):
         def shown(answer: str) -> dict[str, list]:
             return {"text": [*answers, answer]}
 
-        for i, picture in enumerate(inputs.over_white(image)):
+        for i, picture in enumerate(over_white(image)):
             answer = core.answer(
                 question,
                 [picture],

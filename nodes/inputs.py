@@ -6,7 +6,6 @@ import dataclasses
 import inspect
 from typing import Any
 
-import torch
 from comfy_api.latest import io
 
 from ..janus_core.generation.sampling import MAX_SEED
@@ -44,11 +43,3 @@ def search_aliases(*words: str) -> dict[str, Any]:
     """More words to find a node by, as arguments of its Schema; empty where ComfyUI does not know `search_aliases`."""
     known = {field.name for field in dataclasses.fields(io.Schema)}
     return {"search_aliases": ["deepseek", *words]} if "search_aliases" in known else {}
-
-
-def over_white(images: torch.Tensor) -> torch.Tensor:
-    """Pictures [N, H, W, 4] -> [N, H, W, 3] on a white ground; others unchanged."""
-    if images.shape[-1] != 4:
-        return images
-    alpha = images[..., 3:]
-    return images[..., :3] * alpha + (1 - alpha)

@@ -63,5 +63,5 @@ class JanusLoader(io.ComfyNode):
     @classmethod
     def execute(cls, checkpoint: str, dtype: str) -> io.NodeOutput:
         if model := folders.downloads().get(checkpoint):
-            fetch(model, folders.new_checkpoint_folder(), canvas.progress())
+            fetch(model, folders.new_checkpoint_folder(), progress=canvas.progress())
         return io.NodeOutput(weights.load_janus(folders.checkpoint_path(checkpoint), dtype))

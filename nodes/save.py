@@ -85,5 +85,5 @@ class JanusSave(io.ComfyNode):
 
     @classmethod
     def execute(cls, checkpoint: str, dtype: str, filename: str) -> io.NodeOutput:
-        path = convert(folders.checkpoint_path(checkpoint), new_file(filename), dtype, canvas.progress())
+        path = convert(folders.checkpoint_path(checkpoint), new_file(filename), dtype=dtype, progress=canvas.progress())
         return io.NodeOutput(ui={"text": [str(path)]})

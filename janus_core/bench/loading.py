@@ -53,7 +53,7 @@ def loading(twin: Any, dtype: str, rounds: int) -> list[Row]:
         for path in (ASSETS / DEFAULT_CHECKPOINT).glob("*.json"):  # a tokenizer, which it has none of
             if not (folder / path.name).exists():
                 shutil.copyfile(path, folder / path.name)
-        alone = convert(folder, Path(name, "ours.safetensors"), dtype)
+        alone = convert(folder, Path(name, "ours.safetensors"), dtype=dtype)
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 1e9
         theirs = _best(TRANSFORMERS, folder, dtype, rounds)
         for what, path in (("load", folder), ("load a converted file", alone)):

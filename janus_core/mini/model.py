@@ -4,15 +4,13 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config import JanusConfig
+from ..config import JanusConfig, deepseek_config
 from ..model.janus import JanusModel
 from ..processing import BOS, EOS, IMAGE_TAG, PAD
 from ..training.vq import UNUSED
-from ..weights.names import split_fused
 from .vocabulary import ROLES, build_tokenizer
 from .world import SIDE
 
@@ -24,32 +22,14 @@ CODES, CODE_WIDTH = 1024, 32
 
 
 def mini_config(vocabulary: int) -> dict:
-    """`config.json` as DeepSeek spells it; sizes that it knows only by name stand beside the names."""
-
-    def projector(kind: str, width: int) -> dict:
-        params = {"depth": 2, "input_dim": width, "n_embed": WIDTH, "projector_type": "mlp_gelu"}
-        return {"cls": "MlpProjector", "model_type": kind, "params": params}
-
-    vision = {"image_size": SIDE, "model_name": "siglip_mini_patch16_96", "select_feature": "same", "select_layer": -1}
-    return {
-        "model_type": "multi_modality",
-        "architectures": ["MultiModalityCausalLM"],
-        "torch_dtype": "bfloat16",
-        "vision_config": {"cls": "CLIPVisionTower", "model_type": "vision", "params": vision | VISION},
-        "aligner_config": projector("aligner", VISION["width"]),
-        "gen_vision_config": {
-            "cls": "VQ-mini",
-            "model_type": "gen_vision",
-            "params": {"image_token_size": CODES, "n_embed": CODE_WIDTH} | VQ,
-        },
-        "gen_aligner_config": projector("gen_aligner", CODE_WIDTH),
-        "gen_head_config": {
-            "cls": "vision_head",
-            "model_type": "gen_head",
-            "params": {"image_token_embed": HEAD_WIDTH, "image_token_size": CODES, "n_embed": WIDTH},
-        },
-        "language_config": {
-            "model_type": "llama",
+    """janus-mini's `config.json`; DeepSeek's dialect has no names for its sizes, so they are listed."""
+    return deepseek_config(
+        image_size=SIDE,
+        vision_name="siglip_mini_patch16_96",
+        vision=VISION,
+        vq_name="VQ-mini",
+        vq={"image_token_size": CODES, "n_embed": CODE_WIDTH} | VQ,
+        language={
             "hidden_size": WIDTH,
             "intermediate_size": INNER,
             "num_hidden_layers": LAYERS,
@@ -57,9 +37,10 @@ def mini_config(vocabulary: int) -> dict:
             "num_key_value_heads": HEADS,
             "max_position_embeddings": 1024,
             "vocab_size": vocabulary,
-            "torch_dtype": "bfloat16",
         },
-    }
+        head_width=HEAD_WIDTH,
+        dtype="bfloat16",
+    )
 
 
 def write_layout(folder: Path) -> JanusConfig:
@@ -170,10 +151,3 @@ def start_from_looks(model: JanusModel, centres: Tensor) -> None:
         said[used, :half] = 0.7 * looks_of_patches(centres[used], half)
         said[used, half:] = pairs_of_looks(centres[used], said.shape[1] - half)
         model.gen_head.vision_head.bias.zero_()
-
-
-def save_weights(model: nn.Module, folder: Path, dtype: torch.dtype) -> None:
-    """Write `model.safetensors` under DeepSeek's own key names."""
-    state = split_fused(model.state_dict())
-    tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in state.items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

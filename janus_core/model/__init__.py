@@ -1,1 +1,1 @@
-"""The network: SigLIP reads, LLaMA thinks, the VQ tokenizer draws."""
+"""The network: SigLIP encodes pictures for reading, LLaMA is the transformer, the VQ tokenizer turns codes into pictures."""

@@ -41,9 +41,9 @@ class GenHead(nn.Module):
 
 
 class JanusModel(nn.Module):
-    """Two kinds of eyes around one transformer.
+    """SigLIP, the VQ tokenizer, and the transformer that reads the one and predicts the codes of the other.
 
-    `operations` is the namespace every layer with weights comes from: `torch.nn`, or ComfyUI's `comfy.ops`.
+    `operations` is the namespace of every layer with weights, see `Layers`; torch.nn draws random initial weights.
     `vq_dtype` defaults to `dtype`.
     """
 
@@ -51,6 +51,7 @@ class JanusModel(nn.Module):
         self,
         config: JanusConfig,
         operations: Any = nn,
+        *,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         vq_dtype: torch.dtype | None = None,
@@ -80,12 +81,12 @@ class JanusModel(nn.Module):
         return [language.model.layers, language.model.norm, language.lm_head]
 
     def embed_text(self, ids: Tensor) -> Tensor:
-        """Text ids [B, T] -> embeddings [B, T, D]. The table may lie on another device: only the rows looked up travel."""
+        """Text ids [B, T] -> embeddings [B, T, D] on the ids' device; the table may be on another one."""
         table = self.language_model.model.embed_tokens
         return table(ids.to(table.weight.device)).to(ids.device)
 
     def embed_codes(self, ids: Tensor) -> Tensor:
-        """Picture codes [B, T] -> embeddings [B, T, D]: what a drawn code looks like to the transformer."""
+        """Picture codes [B, T] -> embeddings [B, T, D] for the transformer."""
         return self.gen_aligner(self.gen_embed(ids))
 
     def embed_images(self, pixels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The LLaMA decoder that both reads and draws. q, k, v are one layer, and so are gate, up: see weights/names.py."""
+"""The LLaMA decoder that both reads and draws. Layers that share an input are fused: q, k, v and gate, up."""
 
 from __future__ import annotations
 

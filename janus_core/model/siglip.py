@@ -1,4 +1,4 @@
-"""SigLIP, the eye that reads: pixels -> one feature per patch. Names follow timm's ViT, as Janus ships it."""
+"""SigLIP, the encoder for understanding: pixels -> one feature per patch. Names follow timm's ViT, as in DeepSeek's files."""
 
 from __future__ import annotations
 

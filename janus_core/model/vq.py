@@ -1,4 +1,4 @@
-"""The VQ tokenizer: pixels <-> a grid of codes. Layout and names follow LlamaGen's VQ-16, as Janus ships it."""
+"""The VQ tokenizer: pixels <-> a grid of codes. Layout and names follow LlamaGen's VQ-16, as in DeepSeek's files."""
 
 from __future__ import annotations
 
@@ -192,6 +192,6 @@ class VQModel(nn.Module):
 
     def decode(self, ids: Tensor, grid: tuple[int, int]) -> Tensor:
         """ids long [B, h * w] and grid (h, w) -> pixels [B, 3, H, W], about -1..1 and not clipped."""
-        # Channels lie innermost here, and every layer keeps them so: convolutions are faster that way.
+        # permute leaves the tensor in channels-last memory order, which later layers keep: convolutions are faster so.
         codes = self.quantize.lookup(ids).unflatten(1, grid).permute(0, 3, 1, 2)
         return self.decoder(self.post_quant_conv(codes))

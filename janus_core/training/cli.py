@@ -20,13 +20,14 @@ from safetensors.torch import load_file
 from ..config import JanusConfig
 from ..errors import InputError
 from ..mini.captions import draw_groups
-from ..mini.model import new_model, save_weights, start_from_looks, write_layout
+from ..mini.model import new_model, start_from_looks, write_layout
 from ..mini.samples import WorldCodes, world_sources
 from ..mini.siglip import SigLIPRecipe, train_siglip
 from ..mini.world import SIDE, render, sample_crowded_scene, sample_scene
 from ..model.janus import JanusModel
 from ..processing import Processor
 from ..weights.checkpoint import TEXT_FILES, CheckpointFiles, find
+from ..weights.convert import save_weights
 from ..weights.loading import load_model
 from . import distributed as parallel
 from .samples import Mixture, centre_crop, read_folder

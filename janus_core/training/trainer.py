@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from ..errors import InputError
 from ..model.janus import JanusModel
-from ..processing import Processor, preprocess
+from ..pictures import preprocess
+from ..processing import Processor
 from ..weights.names import split_fused, tensor_slices
 from . import distributed as parallel
 from .progress import RunLog

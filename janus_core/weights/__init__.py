@@ -1,1 +1,1 @@
-"""A checkpoint on disk: found, read, fetched, written; and LoRA files."""
+"""Checkpoints on disk: find, read, download and write them; and LoRA files."""

@@ -27,7 +27,7 @@ WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
     "pytorch_model.bin",
 )
-# What a self-contained file carries in its metadata, under the files' own names.
+# The text files of a checkpoint. A self-contained weight file has them in its metadata, under the same names.
 TEXT_FILES = (
     "config.json",
     "tokenizer.json",
@@ -37,12 +37,15 @@ TEXT_FILES = (
     "processor_config.json",
     "generation_config.json",
 )
-MAX_TEXT = 32_000_000
+MAX_TEXT = 32_000_000  # characters; the largest tokenizer.json has under 8 million
 
 
 @dataclass(frozen=True)
 class CheckpointFiles:
-    """Where a checkpoint lies: its weight files, and the folder, or a weight file's own metadata, with config and tokenizer."""
+    """A checkpoint on disk: `weights` files, and config and tokenizer in `folder`.
+
+    For a self-contained file `texts` is its metadata, which takes the place of the folder's text files.
+    """
 
     folder: Path
     weights: tuple[Path, ...]
@@ -50,33 +53,33 @@ class CheckpointFiles:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the model may be called: its folder's name, and its repository's in a hub cache."""
+        """What the model may be called: its folder's name, and its repository's in a Hugging Face cache."""
         if self.texts is not None:
             return (self.texts.get("name", ""),)
-        place = self.folder.absolute()
-        return place.name, place.parent.parent.name
+        folder = self.folder.absolute()
+        return folder.name, folder.parent.parent.name
 
     @property
     def is_1_3b(self) -> bool:
-        """Whether a name says Janus-1.3B, which nothing else in its files does."""
+        """Whether this is Janus-1.3B, which only its name shows."""
         return any("1.3b" in name.lower() for name in self.names)
 
     @property
     def dtype(self) -> str | None:
-        """The dtype a self-contained file was written in, one of precision.NAMES; None where nothing says."""
+        """The dtype a self-contained file was written in, one of precision.NAMES; None where it is not known."""
         name = self.texts.get("dtype") if self.texts is not None else None
         return name if name in NAMES else None
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The files that decide what is loaded."""
+        """All files that are read."""
         if self.texts is not None:
             return self.weights
         texts = (self.folder / name for name in TEXT_FILES)
         return (*(path for path in texts if path.exists()), *self.weights)
 
     def describe(self, name: str) -> str:
-        """Where the text file `name` lies, in words."""
+        """Where the text file `name` is, for an error message."""
         return f"{self.weights[0]}'s own {name}" if self.texts is not None else str(self.folder / name)
 
     def read(self, name: str) -> str | None:
@@ -90,7 +93,7 @@ class CheckpointFiles:
             raise CheckpointError(f"{path} is not readable text ({error}): fetch the file again.") from error
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """A JSON object, {} when there is no such file. Raises CheckpointError when it is not JSON."""
+        """The JSON object in the text file `name`, {} when there is none. Raises CheckpointError when it is not JSON."""
         text = self.read(name)
         try:
             value = {} if text is None else json.loads(text)
@@ -109,14 +112,14 @@ class CheckpointFiles:
         return JanusConfig.from_dict(self.read_json("config.json"), source=self.describe("config.json"))
 
 
-def carried_texts(path: Path) -> dict[str, str] | None:
-    """The config, tokenizer and such that a self-contained safetensors file carries; None for any other weight file.
+def metadata_texts(path: Path) -> dict[str, str] | None:
+    """Config, tokenizer and other texts in a self-contained safetensors file's metadata; None for other weight files.
 
-    Only the header is read. Raises CheckpointError when the file is damaged, or one of its texts beyond all reason.
+    Only the header is read. Raises CheckpointError when the file is damaged, or a text is longer than MAX_TEXT.
     """
     if path.suffix.lower() != ".safetensors":
         return None
-    with _safetensors(path) as file:
+    with _opened(path) as file:
         metadata = file.metadata() or {}
     if "config.json" not in metadata:
         return None
@@ -133,14 +136,14 @@ def carried_texts(path: Path) -> dict[str, str] | None:
 def find(checkpoint: str | Path) -> CheckpointFiles:
     """Locate a checkpoint: an embedded one's name, a folder, or one weight file, self-contained or beside its config.
 
-    Raises CheckpointError when nothing is there, or a shard the index names is missing.
+    Raises CheckpointError when there is none, or a shard that the index lists is missing.
     """
     path = Path(checkpoint)
     embedded = ASSETS / path.name
     if not path.exists() and str(checkpoint) == path.name and embedded.is_dir():
         path = embedded
     if path.is_file() and path.suffix.lower() in WEIGHT_SUFFIXES:
-        return CheckpointFiles(path.parent, (path,), carried_texts(path))
+        return CheckpointFiles(path.parent, (path,), metadata_texts(path))
     if path.is_file():
         raise CheckpointError(
             f"{path} is not a weight file that Janus reads: give a .safetensors or .bin file, or its folder."
@@ -157,7 +160,7 @@ def find(checkpoint: str | Path) -> CheckpointFiles:
     else:
         weights = (_only_weight_file(path),)
     alone = len(weights) == 1 and not (path / "config.json").is_file()
-    return CheckpointFiles(path, weights, carried_texts(weights[0]) if alone else None)
+    return CheckpointFiles(path, weights, metadata_texts(weights[0]) if alone else None)
 
 
 def _only_weight_file(path: Path) -> Path:
@@ -185,7 +188,10 @@ def _shards(index: Path) -> tuple[Path, ...]:
 
 
 def open_weights(files: tuple[Path, ...]) -> dict[str, Tensor]:
-    """All tensors of a checkpoint by name, memory-mapped: the file is read as they are used. Raises CheckpointError."""
+    """All tensors of a checkpoint by name, memory-mapped, so each is read from disk when it is used.
+
+    Raises CheckpointError for a file that is damaged, or a pickle that holds more than tensors.
+    """
     weights: dict[str, Tensor] = {}
     for path in files:
         weights |= _open_safetensors(path) if path.suffix.lower() == ".safetensors" else _open_pickle(path)
@@ -193,7 +199,8 @@ def open_weights(files: tuple[Path, ...]) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _safetensors(path: Path) -> Iterator[safe_open]:
+def _opened(path: Path) -> Iterator[safe_open]:
+    """A safetensors file whose header has been checked against its length."""
     try:
         yield safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
@@ -203,12 +210,15 @@ def _safetensors(path: Path) -> Iterator[safe_open]:
 
 
 def _open_safetensors(path: Path) -> dict[str, Tensor]:
-    """Views of one mapping of the whole file, so that tensors that lie end to end in it can be seen as one."""
-    with _safetensors(path) as file:  # which checks the header against the file
+    """Views of one mapping of the whole file, so that tensors that follow one another in it can be joined by a view."""
+    # 1. safetensors checks the header: names, types, shapes, and offsets that fit the file.
+    with _opened(path) as file:
         weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    # 2. It gives each tensor a storage of its own, so offsets are read again: 8 bytes of length, then JSON.
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         entries = json.loads(file.read(size))
+    # 3. A tensor at an offset that its item size does not divide cannot be a view, and stays as safetensors gave it.
     whole = torch.from_file(str(path), size=path.stat().st_size, dtype=torch.uint8)
     for key, tensor in weights.items():
         start, end = (8 + size + offset for offset in entries[key]["data_offsets"])

@@ -1,4 +1,4 @@
-"""Write a checkpoint as one self-contained safetensors file: its weights in a chosen dtype, config and tokenizer inside."""
+"""Write weights: a checkpoint as one self-contained safetensors file, and a trained model beside its config."""
 
 from __future__ import annotations
 
@@ -10,34 +10,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from ..errors import CheckpointError, InputError
-from ..precision import NAMES, Precision
+from ..precision import NAMES, SAFETENSORS, Precision
 from ..processing import Processor
 from .checkpoint import TEXT_FILES, CheckpointFiles, find
-from .loading import CheckpointTensors, empty_model
-
-# The safetensors format's own names.
-STORED = {
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.int8: "I8",
-}
+from .loading import TensorReader, empty_model
+from .names import split_fused
 
 
 def convert(
     checkpoint: str | Path,
     path: str | Path,
+    *,
     dtype: str = "bf16",
     progress: Callable[[int, int, None], None] | None = None,
 ) -> Path:
-    """Write any checkpoint that loads as one file that loads alone, under DeepSeek's tensor names.
+    """Write any checkpoint that loads as one file that loads alone, config and tokenizer in its metadata.
 
-    `dtype` is one of precision.NAMES. Tensors are read, cast and written one at a time; the file has its name only once
-    it is whole. `progress(step, total, None)` may raise to stop, which leaves nothing behind.
+    Tensors have DeepSeek's names and are cast to `dtype`, one of precision.NAMES, one at a time. The file gets its name
+    once it is whole. `progress(step, total, None)` is called after each tensor and may raise to stop, which leaves
+    nothing behind. Returns `path`.
     Raises CheckpointError when the checkpoint would not load, InputError when `path` cannot or must not be written.
     """
     path = Path(path)
@@ -48,11 +43,11 @@ def convert(
     if not path.parent.is_dir():
         raise InputError(f"There is no folder {path.parent}: make it first, or choose another.")
     _refuse_overwriting(path)
-    source = find(checkpoint)
-    config = source.config()
-    Processor(source, config)
-    tensors = CheckpointTensors(source, empty_model(config, Precision.of(dtype)))
-    header, offsets, size = _header(tensors.targets, _texts(source, dtype))
+    files = find(checkpoint)
+    config = files.config()
+    Processor(files, config)  # raises where the tokenizer would not load
+    tensors = TensorReader(files, empty_model(config, Precision.of(dtype)))
+    header, offsets, size = _header(tensors.expected, _texts(files, dtype))
     free = shutil.disk_usage(path.parent).free
     if size > free:
         raise InputError(
@@ -63,8 +58,8 @@ def convert(
     try:
         with partial.open("xb") as file:
             file.write(header)
-            for step, (key, tensor) in enumerate(tensors, start=1):
-                file.seek(len(header) + offsets[key])
+            for step, (name, tensor) in enumerate(tensors, start=1):
+                file.seek(len(header) + offsets[name])
                 file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
                 if progress is not None:
                     progress(step, len(offsets), None)
@@ -84,29 +79,39 @@ def _refuse_overwriting(path: Path) -> None:
         raise InputError(f"{path} is there already, and is not overwritten: choose another name, or remove it first.")
 
 
-def _texts(source: CheckpointFiles, dtype: str) -> dict[str, str]:
-    """What the file carries beside its tensors; of the source's names the one that tells which roles it was trained with."""
-    texts = {name: text for name in TEXT_FILES if (text := source.read(name)) is not None}
-    name = max(source.names, key=lambda name: "1.3b" in name.lower())
+def _texts(files: CheckpointFiles, dtype: str) -> dict[str, str]:
+    """The file's metadata. `name` is one that says Janus-1.3B if any does: the role names depend on it."""
+    texts = {name: text for name in TEXT_FILES if (text := files.read(name)) is not None}
+    name = max(files.names, key=lambda name: "1.3b" in name.lower())
     return {"format": "pt", "name": name, "dtype": dtype} | texts
 
 
 def _header(tensors: dict[str, Tensor], texts: dict[str, str]) -> tuple[bytes, dict[str, int], int]:
-    """The file's first bytes, where each tensor begins after them, and the size of the whole.
+    """The file up to its first tensor, where each tensor begins after that, and the size of the whole file.
 
-    The largest types come first, so that every tensor is aligned.
+    The format is 8 bytes with the length of a JSON text, the text, and the tensors without gaps.
     """
     entries: dict[str, Any] = {"__metadata__": texts}
     offsets, end = {}, 0
-    for key, tensor in sorted(tensors.items(), key=lambda item: -item[1].itemsize):
-        offsets[key], end = end, end + tensor.nbytes
-        entries[key] = {
-            "dtype": STORED[tensor.dtype],
+    # 1. Tensors of the largest types come first, so that each begins at a multiple of its own item size.
+    for name, tensor in sorted(tensors.items(), key=lambda item: -item[1].itemsize):
+        offsets[name], end = end, end + tensor.nbytes
+        entries[name] = {
+            "dtype": SAFETENSORS[tensor.dtype],
             "shape": list(tensor.shape),
-            "data_offsets": [offsets[key], end],
+            "data_offsets": [offsets[name], end],
         }
+    # 2. Spaces after the JSON make the first tensor begin at a multiple of 8 bytes, so the others are aligned in memory.
     text = json.dumps(entries, ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
+    # 3. Readers of the format refuse a longer header.
     if len(text) > 100_000_000:
-        raise CheckpointError("The config and tokenizer are too large to travel inside a safetensors file.")
+        raise CheckpointError("The config and tokenizer are too large for the header of a safetensors file.")
     return len(text).to_bytes(8, "little") + text, offsets, 8 + len(text) + end
+
+
+def save_weights(model: nn.Module, folder: Path, dtype: torch.dtype) -> None:
+    """Write a model's `model.safetensors` into a folder, cast to `dtype`, under DeepSeek's tensor names."""
+    state = split_fused(model.state_dict())
+    tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in state.items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

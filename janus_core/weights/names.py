@@ -1,4 +1,7 @@
-"""Weights that files hold apart and the model as one, for a decode step to read in one product: q, k, v and gate, up."""
+"""Tensor names: layers that checkpoints store apart and the model fuses, and transformers' spelling of every name.
+
+q, k, v are one layer of the model, and gate, up another: a decode step then reads each group in one product.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +12,24 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# The model's layer -> the layers it is in DeepSeek's files, stacked along dim 0 in equal parts.
+# A fused layer of the model -> the layers that DeepSeek's files store, stacked along dim 0 in equal parts.
 FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 _LAYER = re.compile(rf"(?<=\.)({'|'.join(FUSED)})(?=\.)")
 
 
 class TensorSlice(NamedTuple):
-    """Where a file's tensor lies in the model: under `key`, whole, or only `rows` (start, length) of it."""
+    """The part of the model's tensor `key` that one tensor of a file fills: all of it, or `rows` (start, length)."""
 
     key: str
     rows: tuple[int, int] | None
 
     def of(self, tensor: Tensor) -> Tensor:
-        """The file's part, a view, of the model's `tensor`."""
+        """That part of the model's `tensor`, as a view."""
         return tensor if self.rows is None else tensor.narrow(0, *self.rows)
 
 
 def tensor_slices(state: Mapping[str, Tensor]) -> dict[str, TensorSlice]:
-    """DeepSeek's name of every tensor, in order -> its place among the model's tensors `state`."""
+    """DeepSeek's name of every tensor -> the slice of the model's `state` that it fills, in the order of `state`."""
     found = {}
     for key, tensor in state.items():
         layer = _LAYER.search(key)
@@ -40,30 +43,36 @@ def tensor_slices(state: Mapping[str, Tensor]) -> dict[str, TensorSlice]:
     return found
 
 
-def join_slices(parts: Sequence[Tensor], device: torch.device | str) -> Tensor:
-    """Equal parts stacked along dim 0, on the device: where they lie end to end in one mapped file, the file itself."""
+def split_fused(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The model's tensors under DeepSeek's names; those of fused layers are views of their rows."""
+    return {name: part.of(state[part.key]) for name, part in tensor_slices(state).items()}
+
+
+def fuse(parts: Sequence[Tensor], device: torch.device | str) -> Tensor:
+    """Equal parts stacked along dim 0, on the device.
+
+    On the CPU the result is a view of the mapped file where the parts follow one another in it.
+    """
     first, size = parts[0], parts[0].numel()
     if len(parts) == 1:
         return first.to(device)
     shape = (len(parts) * len(first), *first.shape[1:])
+    # 1. All tensors of a safetensors file share one storage, the mapping of the file, so offsets can be compared.
     storage = first.untyped_storage().data_ptr()
     starts = [part.storage_offset() for part in parts if part.untyped_storage().data_ptr() == storage]
+    # 2. Parts that follow one another without a gap are one larger tensor already: nothing is copied on the CPU.
     if first.is_contiguous() and starts == [first.storage_offset() + i * size for i in range(len(parts))]:
         return first.as_strided(shape, first.stride()).to(device)
-    whole = torch.empty(shape, dtype=first.dtype, device=device)
-    for part, piece in zip(parts, whole.chunk(len(parts)), strict=True):
-        piece.copy_(part)
-    return whole
+    # 3. Others are copied into their rows one by one, which needs no memory beside the result.
+    fused = torch.empty(shape, dtype=first.dtype, device=device)
+    for part, rows in zip(parts, fused.chunk(len(parts)), strict=True):
+        rows.copy_(part)
+    return fused
 
 
-def split_fused(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The model's tensors under DeepSeek's names; those of packed layers are views of their rows."""
-    return {name: place.of(state[place.key]) for name, place in tensor_slices(state).items()}
-
-
-# Our (DeepSeek's) spelling -> transformers' spelling, applied in order.
-VIT = "model.vision_model.encoder.layers"
-TO_TRANSFORMERS = [
+# DeepSeek's spelling -> transformers', applied in order.
+_VIT = "model.vision_model.encoder.layers"
+_TO_TRANSFORMERS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"^language_model\.lm_head\.", "lm_head."),
@@ -72,10 +81,10 @@ TO_TRANSFORMERS = [
         (r"^model\.vision_model\.pos_embed$", "model.vision_model.embeddings.position_embedding.weight"),
         (r"^model\.vision_model\.patch_embed\.proj\.", "model.vision_model.embeddings.patch_embedding."),
         (r"^model\.vision_model\.norm\.", "model.vision_model.post_layernorm."),
-        (r"^model\.vision_model\.blocks\.(\d+)\.norm(\d)\.", rf"{VIT}.\1.layer_norm\2."),
-        (r"^model\.vision_model\.blocks\.(\d+)\.attn\.proj\.", rf"{VIT}.\1.self_attn.projection_layer."),
-        (r"^model\.vision_model\.blocks\.(\d+)\.attn\.", rf"{VIT}.\1.self_attn."),
-        (r"^model\.vision_model\.blocks\.", f"{VIT}."),
+        (r"^model\.vision_model\.blocks\.(\d+)\.norm(\d)\.", rf"{_VIT}.\1.layer_norm\2."),
+        (r"^model\.vision_model\.blocks\.(\d+)\.attn\.proj\.", rf"{_VIT}.\1.self_attn.projection_layer."),
+        (r"^model\.vision_model\.blocks\.(\d+)\.attn\.", rf"{_VIT}.\1.self_attn."),
+        (r"^model\.vision_model\.blocks\.", f"{_VIT}."),
         (r"^gen_head\.output_mlp_projector\.", "model.generation_head.proj_out."),
         (r"^gen_head\.", "model.generation_head."),
         (r"^gen_embed\.", "model.generation_embeddings."),
@@ -91,14 +100,14 @@ TO_TRANSFORMERS = [
         (r"\.mid\.2\.", ".mid.block_2."),
     )
 ]
-ALIGNER_LAYER = re.compile(r"^(model\.(?:generation_)?aligner)\.layers\.(\d+)\.")
+_ALIGNER_LAYER = re.compile(r"^(model\.(?:generation_)?aligner)\.layers\.(\d+)\.")
 
 
 def transformers_keys(key: str) -> list[str]:
-    """The transformers spelling of one of our keys: one key, or three to be stacked along dim 0 (SigLIP's q, k, v)."""
-    for pattern, replacement in TO_TRANSFORMERS:
+    """Transformers' spelling of one of DeepSeek's names: one name, or three to be stacked along dim 0 (SigLIP's q, k, v)."""
+    for pattern, replacement in _TO_TRANSFORMERS:
         key = pattern.sub(replacement, key)
-    key = ALIGNER_LAYER.sub(lambda m: f"{m[1]}.hidden_layers.{int(m[2]) // 2 - 1}.", key)
+    key = _ALIGNER_LAYER.sub(lambda m: f"{m[1]}.hidden_layers.{int(m[2]) // 2 - 1}.", key)
     if ".self_attn.qkv." in key:
         return [key.replace(".qkv.", f".{part}_proj.") for part in "qkv"]
     return [key]

@@ -12,8 +12,8 @@ from pathlib import Path
 import folder_paths
 
 from ...janus_core import DEFAULT_CHECKPOINT, CheckpointError
-from ...janus_core.weights.checkpoint import WEIGHT_FILES, WEIGHT_SUFFIXES, carried_texts, find
-from ...janus_core.weights.download import PUBLISHED, Published
+from ...janus_core.published import PUBLISHED, Published
+from ...janus_core.weights.checkpoint import WEIGHT_FILES, WEIGHT_SUFFIXES, find, metadata_texts
 
 FOLDER = "janus"  # the key of extra_model_paths.yaml
 EMBEDDED = f"{DEFAULT_CHECKPOINT} (embedded, draws shapes)"
@@ -70,7 +70,7 @@ def _self_contained(folder: Path, files: list[str]) -> list[Path]:
 @lru_cache(maxsize=256)
 def _carries_config(path: Path, modified: int) -> bool:
     try:
-        return carried_texts(path) is not None
+        return metadata_texts(path) is not None
     except CheckpointError:
         return False
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ...janus_core.model.quantised import QuantisedLinear, dequantise, quantise, quantised_linear, scaled_linear
+from ...janus_core.model.quantised import Layers, QuantisedLinear, dequantise, quantise, quantised_linear, scaled_linear
 
 
 class Operations(comfy.ops.disable_weight_init):
@@ -75,6 +75,9 @@ class QuantisedHostedLinear(QuantisedLinear, Operations.Linear):
         patched: Any = nn.Parameter(_stochastic_round(weight / scale, kind, seed), requires_grad=False)
         patched.scale = scale
         self.weight = patched
+
+
+LAYERS = Layers(Operations, QuantisedHostedLinear)
 
 
 def _stochastic_round(weight: torch.Tensor, kind: torch.dtype, seed: int) -> torch.Tensor:

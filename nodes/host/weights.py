@@ -24,7 +24,7 @@ from ...janus_core.weights.checkpoint import find
 from ...janus_core.weights.lora import LoraLayer, read_lora
 from .canvas import raise_if_interrupted
 from .folders import checkpoint_stamps
-from .operations import Operations, QuantisedHostedLinear, unpatched_at_use
+from .operations import LAYERS, unpatched_at_use
 
 DTYPES = ("auto", *NAMES)
 
@@ -135,8 +135,7 @@ def load_janus(checkpoint: str | Path, choice: str = "auto") -> HostedJanus:
             offload_device,
             precision.eight_bit or precision.compute,
             compute=precision.compute,
-            operations=Operations,
-            quantised_layer=QuantisedHostedLinear,
+            layers=LAYERS,
             execution=Execution(device, graphs=graphs, unpatched=unpatched_at_use),
         )
         hosted = _loaded[stamps, precision] = HostedJanus(core, offload_device)

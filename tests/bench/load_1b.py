@@ -228,7 +228,7 @@ def main() -> None:
     if arguments.convert:
         from janus_core.weights.convert import convert
 
-        convert(arguments.folder, arguments.file, arguments.convert)
+        convert(arguments.folder, arguments.file, dtype=arguments.convert)
         return None
     if arguments.measure:
         return print(json.dumps(measure(arguments.file, arguments.measure, arguments.how)))

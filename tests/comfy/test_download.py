@@ -258,8 +258,9 @@ def test_a_damaged_file_is_thrown_away_and_fetched_anew(server: ComfyServer, hub
 @pytest.mark.parametrize("environment", [{"HF_ENDPOINT": "http://127.0.0.1:9"}, {"HF_HUB_OFFLINE": "1"}])
 def test_offline_is_said_plainly(tmp_path: Path, environment: dict[str, str]) -> None:
     code = """
-        import sys; from pathlib import Path; from janus_core.weights.download import PUBLISHED, fetch
-        try: fetch(PUBLISHED[0], Path(sys.argv[1]), lambda *step: None)
+        import sys; from pathlib import Path
+        from janus_core.published import PUBLISHED; from janus_core.weights.download import fetch
+        try: fetch(PUBLISHED[0], Path(sys.argv[1]), progress=lambda *step: None)
         except ValueError as error: print(error)
     """
     said = subprocess.check_output(  # noqa: S603 (our own interpreter)

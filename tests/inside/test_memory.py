@@ -21,9 +21,8 @@ PICTURES = torch.rand(2, 96, 96, 3, generator=torch.Generator().manual_seed(0))
 
 def fresh(weights: Any, dtype: str = "fp32") -> Any:
     """The tiny Janus behind patchers, shared with no other test."""
-    layers = {"operations": weights.Operations, "quantised_layer": weights.QuantisedHostedLinear}
     execution = weights.Execution(CPU, unpatched=weights.unpatched_at_use)
-    return weights.HostedJanus(weights.load(TINY, CPU, dtype, **layers, execution=execution), CPU)
+    return weights.HostedJanus(weights.load(TINY, CPU, dtype, layers=weights.LAYERS, execution=execution), CPU)
 
 
 def everything(janus: Any) -> list[Any]:
@@ -93,8 +92,8 @@ def test_unloading_while_nothing_runs_leaves_no_trace(weights: Any) -> None:
 def middling(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of random weights, large enough that what grows with the model outweighs what does not."""
     from janus_core.config import JanusConfig
-    from janus_core.mini.model import save_weights
     from janus_core.model.janus import JanusModel
+    from janus_core.weights.convert import save_weights
 
     folder = tmp_path_factory.mktemp("models") / "middling"
     shutil.copytree(TINY, folder, ignore=shutil.ignore_patterns("*.safetensors"))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from janus_core.processing import SYSTEM_PROMPT, Normalisation, letterbox, preprocess, to_pil
+from janus_core.pictures import Normalisation, letterbox, preprocess, to_pil
+from janus_core.processing import SYSTEM_PROMPT
 
 
 def test_token_ids_with_bos(janus, golden):

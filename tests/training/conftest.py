@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from janus_core.mini.model import new_model, save_weights, write_layout
+from janus_core.mini.model import new_model, write_layout
 from janus_core.mini.samples import WorldCodes, world_sources
 from janus_core.model.janus import JanusModel
 from janus_core.processing import Processor
 from janus_core.training.samples import Source as SampleSource
 from janus_core.training.vq import to_pixels
 from janus_core.weights.checkpoint import CheckpointFiles
+from janus_core.weights.convert import save_weights
 
 HIDDEN = 32
 

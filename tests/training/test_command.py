@@ -133,7 +133,7 @@ def test_a_stage_that_would_undo_a_later_one_is_refused(tiny_folder: Path, data:
 
 
 def test_a_self_contained_file_can_be_trained_on(tiny_folder: Path, data: Path, tmp_path: Path):
-    alone = convert(tiny_folder, tmp_path / "alone.safetensors", "fp32")
+    alone = convert(tiny_folder, tmp_path / "alone.safetensors", dtype="fp32")
     out = tmp_path / "tuned"
     flags = ["--data", str(data), "--out", str(out), "--steps", "1", "--batch", "2"]
     command("stage3", "--checkpoint", str(alone), *flags)

@@ -15,6 +15,7 @@ from checkpoint_files import refuses, shard
 from safetensors.torch import save_file
 
 import janus_core
+from janus_core.model.quantised import Layers, Uninitialised
 from janus_core.weights.checkpoint import find
 from janus_core.weights.loading import load_model
 
@@ -87,12 +88,12 @@ def test_the_garbage_collector_rests_while_layers_are_made_and_is_then_as_it_was
     class Operations:
         def __getattr__(self, name: str) -> type:
             rests.append(not gc.isenabled())
-            return getattr(torch.nn, name)
+            return getattr(Uninitialised, name)
 
     folder = copy()
     try:
         (gc.enable if on else gc.disable)()
-        load_model(find(folder), operations=Operations())
+        load_model(find(folder), layers=Layers(Operations()))
         assert gc.isenabled() == on
         save_file({"lm_head.weight": torch.zeros(1)}, folder / "model.safetensors")
         with pytest.raises(janus_core.CheckpointError):

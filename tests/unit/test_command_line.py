@@ -12,7 +12,7 @@ from PIL import Image
 
 import janus_core
 from janus_core.__main__ import main
-from janus_core.processing import to_pil
+from janus_core.pictures import to_pil
 
 
 def test_generate_prints_the_ids_and_files_of_the_pictures_python_draws(tmp_path, capsys):

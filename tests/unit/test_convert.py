@@ -18,7 +18,7 @@ from janus_core import CheckpointError, InputError
 from janus_core.__main__ import main
 from janus_core.model.quantised import QUANTISED
 from janus_core.precision import FLOATS, NAMES
-from janus_core.weights.checkpoint import carried_texts, find
+from janus_core.weights.checkpoint import find, metadata_texts
 from janus_core.weights.convert import convert
 from janus_core.weights.names import split_fused
 
@@ -33,7 +33,7 @@ def alone(tmp_path) -> Callable[..., Path]:
     def write(checkpoint: Path = TINY, dtype: str = "fp32") -> Path:
         folder = tmp_path / "alone"
         folder.mkdir()
-        return convert(checkpoint, folder / f"{dtype}.safetensors", dtype)
+        return convert(checkpoint, folder / f"{dtype}.safetensors", dtype=dtype)
 
     return write
 
@@ -66,7 +66,7 @@ def test_the_file_alone_draws_and_answers_as_the_folder_did(alone, checkpoint, p
 @pytest.mark.parametrize("dtype", NAMES)
 def test_a_round_trip_in_the_same_dtype_is_identical_to_the_bit(alone, tmp_path, dtype):
     first = alone(dtype=dtype)
-    second = convert(first, tmp_path / "again.safetensors", dtype)
+    second = convert(first, tmp_path / "again.safetensors", dtype=dtype)
     assert first.read_bytes() == second.read_bytes()
     assert find(second).dtype == dtype
     loaded = split_fused(janus_core.load(first, dtype=dtype).model.state_dict())
@@ -93,7 +93,7 @@ def test_the_tensors_are_those_of_the_source_cast_and_the_unused_are_dropped(alo
 
 
 @pytest.mark.parametrize("dtype", ["int8", "fp8_e4m3fn"])
-def test_only_the_big_linear_layers_are_small(alone, dtype):
+def test_only_the_big_linear_layers_have_8_bits(alone, dtype):
     written = load_file(alone(dtype=dtype))
     small = {key for key, tensor in written.items() if tensor.itemsize == 1}
     assert small == {key for key in written if QUANTISED.match(key) and key.endswith("weight") and "norm" not in key}
@@ -105,8 +105,8 @@ def test_only_the_big_linear_layers_are_small(alone, dtype):
     )
 
 
-def test_the_model_it_was_trained_as_travels_along(copy, tmp_path):
-    """Janus-1.3B's plain roles are told by its folder's name, which a lone file has lost."""
+def test_the_models_name_is_kept_for_its_role_names(copy, tmp_path):
+    """Only the folder's name says that a model is Janus-1.3B, with plain roles; a single file has to carry it."""
     folder = copy("Janus-1.3B")
     path = convert(folder, tmp_path / "any.safetensors")
     again = convert(path, tmp_path / "other.safetensors")
@@ -144,10 +144,10 @@ def test_what_it_carries_is_checked_as_files_are(alone, how, match):
 
 def test_only_a_self_contained_file_carries_texts(alone, tmp_path):
     path = alone()
-    assert carried_texts(path).keys() >= {"config.json", "tokenizer.json", "special_tokens_map.json"}
-    assert carried_texts(TINY / "model.safetensors") is None
+    assert metadata_texts(path).keys() >= {"config.json", "tokenizer.json", "special_tokens_map.json"}
+    assert metadata_texts(TINY / "model.safetensors") is None
     (tmp_path / "a.bin").write_bytes(b"")
-    assert carried_texts(tmp_path / "a.bin") is None
+    assert metadata_texts(tmp_path / "a.bin") is None
 
 
 def test_a_scale_of_another_shape_is_named(alone):
@@ -176,11 +176,11 @@ def test_a_scale_of_another_shape_is_named(alone):
 def test_what_must_not_be_written_is_refused_and_nothing_is_left(tmp_path, name, dtype, match):
     (tmp_path / "there.safetensors").write_bytes(b"mine")
     with pytest.raises(InputError, match=match):
-        convert(TINY, tmp_path / name, dtype)
+        convert(TINY, tmp_path / name, dtype=dtype)
     assert [entry.read_bytes() for entry in tmp_path.iterdir()] == [b"mine"]
 
 
-def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 99, 1))
     with pytest.raises(InputError, match="0.0 GB free, and the file takes"):
         convert(TINY, tmp_path / "new.safetensors")
@@ -224,7 +224,7 @@ def test_the_command_line_converts_and_draws_from_the_file(tmp_path, capsys):
 @pytest.mark.parametrize(("dtype", "rows"), [("int8", False), ("fp8_e4m3fn", True)])
 def test_scales_in_another_layout_than_ours_are_kept(tmp_path, dtype, rows):
     """One scale for a whole int8 weight, or one for each row in fp8."""
-    path = convert(TINY, tmp_path / "ours.safetensors", dtype)
+    path = convert(TINY, tmp_path / "ours.safetensors", dtype=dtype)
     with safe_open(path, framework="pt") as file:
         texts = file.metadata()
     state = load_file(path)
@@ -233,7 +233,7 @@ def test_scales_in_another_layout_than_ours_are_kept(tmp_path, dtype, rows):
         state[key] = torch.linspace(0.01, 0.02, height)[:, None] if rows else torch.tensor(0.01)
     theirs = tmp_path / "theirs.safetensors"
     save_file(state, theirs, texts)
-    again = load_file(convert(theirs, tmp_path / "again.safetensors", dtype))
+    again = load_file(convert(theirs, tmp_path / "again.safetensors", dtype=dtype))
     assert again.keys() == state.keys()
     assert all(torch.equal(bits(again[key]), bits(state[key])) for key in state)
     ours, expected = janus_core.load(tmp_path / "again.safetensors", dtype=dtype), janus_core.load(theirs, dtype=dtype)

@@ -32,7 +32,7 @@ def noise(*shape: int) -> torch.Tensor:
 def model_of(dtype: torch.dtype) -> nn.Sequential:
     """A big layer and a small one."""
     if dtype == torch.int8:
-        big = QuantisedLinear(WIDTH, OUT, True, dtype, torch.bfloat16)
+        big = QuantisedLinear(WIDTH, OUT, bias=True, dtype=dtype, compute=torch.bfloat16)
         weight, scale = quantise(noise(OUT, WIDTH), dtype)
         state = {"weight": weight, "weight_scale": scale, "bias": noise(OUT).bfloat16()}
         big.load_state_dict(state, assign=True)

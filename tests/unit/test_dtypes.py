@@ -47,7 +47,7 @@ def test_nothing_but_zeros_stays_zeros(kind):
 
 def layer_of(weight: torch.Tensor, bias: torch.Tensor | None, kind: torch.dtype) -> QuantisedLinear:
     out, width = weight.shape
-    layer = QuantisedLinear(width, out, bias is not None, kind, torch.float32)
+    layer = QuantisedLinear(width, out, bias=bias is not None, dtype=kind, compute=torch.float32)
     small, scale = quantise(weight, kind)
     state = {"weight": small, "weight_scale": scale.expand(out, 1)} | ({} if bias is None else {"bias": bias})
     layer.load_state_dict(state, assign=True)
@@ -75,7 +75,7 @@ def test_a_long_sum_does_not_overflow_in_half(kind):
 @pytest.mark.parametrize("dtype", EIGHT_BIT)
 def test_the_model_draws_as_one_with_the_rounded_weights_written_out(janus, tmp_path, dtype):
     folder = tmp_path / "rounded.safetensors"
-    convert(TINY, folder, dtype)
+    convert(TINY, folder, dtype=dtype)
     small = janus_core.load(folder, dtype=dtype, compute=torch.float32)
     whole = janus_core.load(folder, dtype=torch.float32)
     assert {p.dtype for p in whole.model.parameters()} == {torch.float32}

@@ -71,9 +71,9 @@ def test_the_parts_of_a_stacked_weight(janus: janus_core.Janus) -> None:
 @pytest.mark.parametrize(
     ("layer", "rows"), [("self_attn.k_proj", (64, 64)), ("mlp.gate_proj", (0, 176)), ("mlp.up_proj", (176, 176))]
 )
-def test_the_layers_that_the_model_packs_are_found_in_both_spellings(janus, layer: str, rows: tuple[int, int]) -> None:
-    packed = "mlp.gate_up_proj" if layer.startswith("mlp") else "self_attn.qkv_proj"
-    key = f"language_model.model.layers.0.{packed}.weight"
+def test_fused_layers_are_found_by_their_parts_in_both_spellings(janus, layer: str, rows: tuple[int, int]) -> None:
+    fused = "mlp.gate_up_proj" if layer.startswith("mlp") else "self_attn.qkv_proj"
+    key = f"language_model.model.layers.0.{fused}.weight"
     for name in (f"language_model.model.layers.0.{layer}", f"model.language_model.layers.0.{layer}"):
         assert lora_targets(janus.model)[name] == Target(key, rows, (rows[1], 64))
 

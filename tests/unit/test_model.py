@@ -14,6 +14,7 @@ from torch import nn
 import janus_core
 from janus_core.generation.cache import CPUCache, DeviceCache, weighted_sums
 from janus_core.model.llama import rope_table
+from janus_core.model.quantised import Layers
 
 TINY = Path(__file__).parents[1] / "data" / "tiny_deepseek"
 LAYERS = ("Linear", "Conv2d", "Embedding", "LayerNorm", "GroupNorm", "RMSNorm")
@@ -21,7 +22,7 @@ LAYERS = ("Linear", "Conv2d", "Embedding", "LayerNorm", "GroupNorm", "RMSNorm")
 
 def test_every_layer_with_weights_comes_from_the_injected_operations(janus):
     mine = {name: type(name, (getattr(nn, name),), {}) for name in LAYERS}
-    injected = janus_core.load(TINY, operations=SimpleNamespace(**mine))
+    injected = janus_core.load(TINY, layers=Layers(SimpleNamespace(**mine)))
     strangers = {
         name: type(module).__name__
         for name, module in injected.model.named_modules()

@@ -1,4 +1,4 @@
-"""Packed layers: what files hold apart is one weight in the model, computes the same, and is written apart again."""
+"""Fused layers: tensors that files store apart are one weight in the model, compute the same, and are written apart."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 import janus_core
-from janus_core.mini.model import save_weights
 from janus_core.weights.checkpoint import find
-from janus_core.weights.convert import convert
+from janus_core.weights.convert import convert, save_weights
 from janus_core.weights.loading import load_model
 from janus_core.weights.names import FUSED, split_fused, tensor_slices
 
@@ -21,7 +20,7 @@ TINY = DATA / "tiny_deepseek"
 LAYER = "language_model.model.layers.1."
 
 
-def test_each_part_of_a_packed_weight_is_the_files_tensor(janus):
+def test_each_part_of_a_fused_weight_is_the_files_tensor(janus):
     stored = load_file(TINY / "model.safetensors")
     state = janus.model.state_dict()
     assert {key.rsplit(".", 2)[1] for key in state.keys() - stored.keys()} == set(FUSED)
@@ -33,7 +32,7 @@ def test_each_part_of_a_packed_weight_is_the_files_tensor(janus):
 
 @torch.no_grad()
 @pytest.mark.parametrize(("name", "tolerance"), [("janus64", 1e-12), ("janus", 1e-5)])
-def test_packed_layers_compute_what_the_parts_would(request, name, tolerance):
+def test_fused_layers_compute_what_the_parts_would(request, name, tolerance):
     janus = request.getfixturevalue(name)
     layer, apart = janus.model.language_model.model.layers[1], split_fused(janus.model.state_dict())
     x = torch.randn(2, 5, 64, generator=torch.Generator().manual_seed(0), dtype=janus.dtype)
@@ -50,7 +49,7 @@ def test_packed_layers_compute_what_the_parts_would(request, name, tolerance):
 @pytest.mark.parametrize("dtype", ["int8", "fp8_e4m3fn"])
 @pytest.mark.parametrize("converted", [True, False], ids=["file of 8 bits", "file of floats"])
 def test_8_bit_layers_keep_the_scale_of_each_part(tmp_path, dtype, converted):
-    stored = load_file(convert(TINY, tmp_path / "small.safetensors", dtype))
+    stored = load_file(convert(TINY, tmp_path / "small.safetensors", dtype=dtype))
     model = load_model(find(tmp_path / "small.safetensors" if converted else TINY), dtype=dtype)
     apart = split_fused(model.state_dict())
     assert apart.keys() == stored.keys()
@@ -61,8 +60,8 @@ def test_8_bit_layers_keep_the_scale_of_each_part(tmp_path, dtype, converted):
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "int8"])
-def test_a_converted_file_is_used_as_it_lies_its_packed_layers_too(tmp_path, dtype):
-    path = convert(TINY, tmp_path / "whole.safetensors", dtype)
+def test_a_converted_file_is_mapped_and_its_fused_layers_are_views_of_it(tmp_path, dtype):
+    path = convert(TINY, tmp_path / "whole.safetensors", dtype=dtype)
     tensors = load_model(find(path), dtype=dtype).language_model.model.layers.state_dict().values()
     assert {tensor.untyped_storage().data_ptr() for tensor in tensors} == {
         next(iter(tensors)).untyped_storage().data_ptr()
@@ -70,8 +69,8 @@ def test_a_converted_file_is_used_as_it_lies_its_packed_layers_too(tmp_path, dty
     assert next(iter(tensors)).untyped_storage().nbytes() == path.stat().st_size
 
 
-def test_a_file_whose_tensors_lie_at_odd_addresses_loads(tmp_path):
-    path = convert(TINY, tmp_path / "even.safetensors", "fp32")
+def test_a_file_with_tensors_at_odd_offsets_loads(tmp_path):
+    path = convert(TINY, tmp_path / "even.safetensors", dtype="fp32")
     content = path.read_bytes()
     size = int.from_bytes(content[:8], "little")
     odd = tmp_path / "odd.safetensors"

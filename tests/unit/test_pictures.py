@@ -28,9 +28,9 @@ def test_the_picture_is_there_and_small(path: Path) -> None:
 
 @pytest.mark.parametrize("folder", ["docs", "web/docs", "workflows"])
 def test_every_picture_is_shown_somewhere(folder: str) -> None:
-    lying = set((PACK / folder).glob("*.jpg"))
-    assert lying
-    assert lying <= WANTED
+    found = set((PACK / folder).glob("*.jpg"))
+    assert found
+    assert found <= WANTED
 
 
 def test_the_readme_shows_every_template_a_picture_in_the_making_and_the_list() -> None:

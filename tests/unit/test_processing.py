@@ -11,7 +11,8 @@ from PIL import Image
 
 import janus_core
 from janus_core import CheckpointError, InputError
-from janus_core.processing import IMAGE_TAG, SYSTEM_PROMPT, letterbox
+from janus_core.pictures import letterbox
+from janus_core.processing import IMAGE_TAG, SYSTEM_PROMPT
 
 BOS, EOS, PAD, BEGIN, END, PICTURE = 284, 285, 286, 287, 292, 293
 GREY = (127, 127, 127)

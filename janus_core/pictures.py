@@ -1,0 +1,83 @@
+"""Pictures as tensors: checks, 8-bit conversion, transparency, and SigLIP's preprocessing.
+
+A picture is float [H, W, 3], red, green and blue in 0..1, as in ComfyUI.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .errors import InputError
+
+MIN_SIDE = 14  # pixels, as in the original's preprocessing
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """How pixels are scaled for SigLIP, per channel: (x / 255 - mean) / std."""
+
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+
+def check_images(images: Tensor) -> Tensor:
+    """Return pictures float [N, H, W, 3] unchanged; raise InputError for any other shape, an empty batch, or NaN."""
+    if not images.is_floating_point() or images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
+        raise InputError(
+            f"The pictures have shape {list(images.shape)} and type {images.dtype}: give one or more as floats "
+            "[N, height, width, 3], red, green and blue from 0 to 1."
+        )
+    if not bool(torch.isfinite(images).all()):
+        raise InputError("The picture holds NaN or infinite values: the step that made it failed, so look there first.")
+    return images
+
+
+def to_uint8(pictures: Tensor) -> Tensor:
+    """Pictures float [..., H, W, 3] -> uint8 by rounding, so that 8-bit pictures survive the way there and back."""
+    return (pictures.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def from_uint8(pictures: np.ndarray | Tensor) -> Tensor:
+    """Pictures uint8 [..., H, W, 3] -> float32 in 0..1."""
+    return torch.as_tensor(pictures).float() / 255
+
+
+def to_pil(picture: Tensor) -> Image.Image:
+    """Picture float [H, W, 3] -> 8-bit PIL, by rounding."""
+    return Image.fromarray(to_uint8(picture).cpu().numpy())
+
+
+def over_white(images: Tensor) -> Tensor:
+    """Pictures [..., H, W, 4] with transparency, laid over white -> [..., H, W, 3]; others are returned unchanged."""
+    if images.shape[-1] != 4:
+        return images
+    alpha = images[..., 3:]
+    return images[..., :3] * alpha + (1 - alpha)
+
+
+def letterbox(image: Image.Image, size: int, background: tuple[int, ...]) -> Image.Image:
+    """Scale the long side to `size` pixels and pad to a square, centred.
+
+    As the original: bicubic with antialiasing, and the short side is truncated to whole pixels, not rounded.
+    """
+    longest = max(image.size)
+    width, height = (max(int(side / longest * size), MIN_SIDE) for side in image.size)
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    side = max(width, height)
+    square = Image.new("RGB", (side, side), background)
+    square.paste(image, ((side - width) // 2, (side - height) // 2))
+    return square
+
+
+def preprocess(images: list[Image.Image], size: int, normalisation: Normalisation) -> Tensor:
+    """RGB pictures of any size -> pixels float32 [N, 3, size, size] as SigLIP was trained to see them."""
+    background = tuple(int(m * 255) for m in normalisation.mean)
+    squares = np.stack([np.asarray(letterbox(image, size, background)) for image in images])
+    mean, std = torch.tensor(normalisation.mean), torch.tensor(normalisation.std)
+    # Not from_uint8: the original multiplies by 1 / 255, which rounds otherwise than dividing.
+    return ((torch.from_numpy(squares) * (1 / 255) - mean) / std).permute(0, 3, 1, 2).contiguous()
