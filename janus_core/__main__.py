@@ -126,7 +126,7 @@ LARGER = {
     "train": (add_train, "train the mini Janus, or fine-tune a checkpoint"),
     "eval": (add_eval, "score drawing and answering in the mini's world"),
     "dtypes": (add_dtypes, "show what each dtype costs in memory and fidelity"),
-    "bench": (add_bench, "measure speed beside other implementations"),
+    "bench": (add_bench, "measure speed beside what memory allows"),
 }
 
 

@@ -1,1 +1,1 @@
-"""`python -m janus_core bench`: our sampler beside the original's loop, transformers' own Janus, and the floor."""
+"""The commands that measure: `bench` (speed, loading, the jacobi sampler) and `dtypes` (memory, fidelity)."""

@@ -1,8 +1,9 @@
-"""What each dtype costs: memory, computed for the published sizes, and fidelity, measured on a checkpoint."""
+"""`python -m janus_core dtypes`: each dtype's memory, computed for published sizes, and fidelity, measured on a checkpoint."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import mean
 
@@ -17,32 +18,36 @@ from ..generation.image import Drawing, picture_logits
 from ..generation.sampling import Sampling, draw_tokens, seed_keys
 from ..pipeline import DEFAULT_CHECKPOINT, Janus, load
 from ..precision import NAMES
+from .table import markdown
 
 SIZES = ("Janus-Pro-1B", "Janus-Pro-7B")
+COUNTS = (1, 4, 16)
 PROMPTS = ("a red circle", "three green squares", "a blue triangle in the top left", "a yellow square and a red circle")
 QUESTIONS = ("Describe the picture.", "What is in the picture?")
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """`kl` is the mean KL divergence in nats a token, `same` the share of tokens that come out the same."""
+    """How two models agree on each next token: `kl` is the mean KL divergence in nats, `same` the share of equal tokens."""
 
     kl: float
     same: float
 
 
 def _agreement(reference: Tensor, other: Tensor, keys: Tensor | None) -> Agreement:
-    """Logits [rows, T, n] of two models over the same tokens; drawn with the same noise, or greedily without keys."""
+    """Of logits [rows, T, n] after the same tokens; `keys` [rows] seed the noise of both draws, None is greedy."""
     p, q = (logits.double().log_softmax(dim=-1) for logits in (reference, other))
     sampling, keys = (Sampling(0.0), seed_keys(0, len(p), p.device)) if keys is None else (Sampling(), keys)
     positions = torch.arange(p.shape[1], device=p.device).expand(p.shape[:2])
-    mine, theirs = (draw_tokens(logits, sampling, keys, positions) for logits in (reference, other))
-    return Agreement(float((p.exp() * (p - q)).sum(-1).mean()), float((mine == theirs).double().mean()))
+    expected, found = (draw_tokens(logits, sampling, keys, positions) for logits in (reference, other))
+    return Agreement(float((p.exp() * (p - q)).sum(-1).mean()), float((expected == found).double().mean()))
 
 
 @torch.no_grad()
-def drawing_agreement(reference: Janus, other: Janus, prompt: str, codes: Tensor, cfg_weight: float = 5.0) -> Agreement:
-    """How `other` would go on at each of the codes [count, T] that `reference` drew with seeds 0, 1, ..."""
+def drawing_agreement(
+    reference: Janus, other: Janus, prompt: str, codes: Tensor, *, cfg_weight: float = 5.0
+) -> Agreement:
+    """Over each next code of pictures [count, T] that `reference` drew with seeds 0, 1, ..."""
     ids = reference.processor.drawing_prompt(prompt)
     pad, steps = reference.processor.pad, codes.shape[1]
     prefixes = Drawing(prompt=ids, pad=pad, steps=steps, cfg_weight=cfg_weight).prefixes
@@ -57,70 +62,65 @@ def drawing_agreement(reference: Janus, other: Janus, prompt: str, codes: Tensor
 
 
 @torch.no_grad()
-def answering_agreement(reference: Janus, other: Janus, question: str, picture: Tensor, words: int = 32) -> Agreement:
-    """How `other` would go on at each token of the answer that `reference` gives about a picture [H, W, 3]."""
+def answering_agreement(
+    reference: Janus, other: Janus, question: str, picture: Tensor, *, words: int = 32
+) -> Agreement:
+    """Over each next token of the greedy answer of `reference`, of up to `words` tokens, about a picture [H, W, 3]."""
     prompt = reference.processor.question_prompt(question, 1)
-    answer: list[int] = []
 
     def embeds(janus: Janus, ids: list[int]) -> tuple[Tensor, Tensor]:
-        features = janus.model.embed_images(janus.processor.pixels([picture]).to(janus.device, janus.dtype))
         processor = janus.processor
+        features = janus.model.embed_images(processor.pixels([picture]).to(janus.device, janus.dtype))
         special = {"image_id": processor.image, "pad": processor.pad}
         return text.embed_prompts(janus.model, [ids], **special, features=features, device=janus.device)
+
+    settings = {"eos": reference.processor.eos, "max_new_tokens": words, "sampling": Sampling(0.0)}
+    [answer] = text.answer_ids(reference.model, *embeds(reference, prompt), reference.execution, **settings)
 
     def logits(janus: Janus) -> Tensor:
         hidden = janus.model.language_model.model(embeds(janus, prompt + answer)[0])
         return janus.model.language_model.lm_head(hidden[:, len(prompt) - 1 :])
 
-    start = embeds(reference, prompt)
-    greedy, eos = Sampling(0.0), reference.processor.eos
-    answer += text.answer_ids(
-        reference.model, *start, reference.execution, eos=eos, max_new_tokens=words, sampling=greedy
-    )[0]
     return _agreement(logits(reference), logits(other), None)
 
 
-def memory_table(dtypes: tuple[str, ...] = NAMES, counts: tuple[int, ...] = (1, 4, 16)) -> str:
-    """The published sizes in each dtype as Markdown: file, and peak GB (1e9 bytes) for drawing and describing."""
-    head = ["model", "dtype", "file"]
-    head += [f"{work} {n}" for work in ("draw", "describe") for n in counts]
-    lines = [head, ["---"] * len(head)]
+def memory_table() -> str:
+    """Published sizes in each dtype, in GB (1e9 bytes): the file, and the peak of drawing and describing COUNTS pictures."""
+    head = ["model", "dtype", "file", *(f"{work} {n}" for work in ("draw", "describe") for n in COUNTS)]
+    lines = []
     for name in SIZES:
         config = JanusConfig.preset(name)
-        for dtype in dtypes:
+        for dtype in NAMES:
             sizes = [memory.weight_bytes(config, dtype)]
-            sizes += [memory.peak_drawing(config, dtype, n) for n in counts]
-            sizes += [memory.peak_answering(config, dtype, n) for n in counts]
+            sizes += [memory.peak_drawing(config, dtype, n) for n in COUNTS]
+            sizes += [memory.peak_answering(config, dtype, n) for n in COUNTS]
             lines.append([name, dtype, *(f"{size / 1e9:.1f}" for size in sizes)])
-    return markdown(lines)
+    return markdown(head, lines)
 
 
-def fidelity_table(checkpoint: str, device: str, against: str, count: int, cfg_weight: float) -> str:
-    """Each dtype beside `against` as Markdown, over `count` pictures of each of PROMPTS and answers about the first."""
+def fidelity_table(checkpoint: str, device: str, *, against: str, count: int, cfg_weight: float) -> str:
+    """Each dtype's agreement with `against`, over `count` pictures of each of PROMPTS and answers about the first."""
     reference = load(checkpoint, device, against)
     drawn = {prompt: reference.generate(prompt, count, cfg_weight=cfg_weight) for prompt in PROMPTS}
     pictures = [reference.decode(tokens)[0] for tokens in drawn.values()]
 
     def drawing(other: Janus) -> list[str]:
-        return _means([drawing_agreement(reference, other, p, t.ids, cfg_weight) for p, t in drawn.items()])
+        return _means(drawing_agreement(reference, other, p, t.ids, cfg_weight=cfg_weight) for p, t in drawn.items())
 
-    lines = [["dtype", "drawing: KL", "same codes", "answering: KL", "same words"], ["---"] * 5]
+    lines = []
     for dtype in NAMES:
         other = load(checkpoint, device, dtype)
-        answering = [answering_agreement(reference, other, q, picture) for q in QUESTIONS for picture in pictures]
+        answering = (answering_agreement(reference, other, q, picture) for q in QUESTIONS for picture in pictures)
         lines.append([dtype, *drawing(other), *_means(answering)])
-        if dtype == "int8" and device == "cpu":  # as big layers draw there, which a small model has none of
+        if dtype == "int8" and device == "cpu":  # as big layers draw there; a small model has none
             with fast_layers(other.model.drawing_parts, 2, other.device, least=1):
                 lines.append([f"{dtype}, rearranged", *drawing(other), "", ""])
-    return markdown(lines)
+    return markdown(["dtype", "drawing: KL", "same codes", "answering: KL", "same words"], lines)
 
 
-def _means(some: list[Agreement]) -> list[str]:
-    return [f"{mean(a.kl for a in some):.1g}", f"{mean(a.same for a in some):.1%}"]
-
-
-def markdown(lines: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def _means(agreements: Iterable[Agreement]) -> list[str]:
+    found = list(agreements)
+    return [f"{mean(a.kl for a in found):.1g}", f"{mean(a.same for a in found):.1%}"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -136,4 +136,6 @@ def run(args: argparse.Namespace) -> None:
     """Print both tables."""
     print(memory_table())
     print(f"\n{args.checkpoint} at CFG weight {args.cfg_weight:g}, against {args.against}:\n")
-    print(fidelity_table(args.checkpoint, args.device, args.against, args.count, args.cfg_weight))
+    print(
+        fidelity_table(args.checkpoint, args.device, against=args.against, count=args.count, cfg_weight=args.cfg_weight)
+    )

@@ -1,76 +1,102 @@
-"""Opening a checkpoint: how long it takes, and how much memory at most, each in a process of its own."""
+"""Opening a checkpoint: how long it takes and how much memory, in a fresh process each time. Linux only."""
 
 from __future__ import annotations
 
+import json
 import shutil
-import subprocess
-import sys
 import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
+from torch import Tensor, nn
+
+from ..model.janus import JanusModel
 from ..pipeline import DEFAULT_CHECKPOINT
-from ..weights.checkpoint import ASSETS
-from ..weights.convert import convert
-from .measure import Row
+from ..precision import FLOATS
+from ..weights.checkpoint import ASSETS, find
+from ..weights.convert import convert, save_weights
+from ..weights.loading import load_model
+from .table import Row
 
-OURS = """
-from janus_core.weights.checkpoint import find
-from janus_core.weights.loading import load_model
-open_it = lambda: load_model(find({path!r}), dtype={dtype})
-"""
-TRANSFORMERS = """
-from transformers import JanusForConditionalGeneration
-open_it = lambda: JanusForConditionalGeneration.from_pretrained({path!r}, dtype={dtype})
-"""
-# Both map files, which are read as weights are used: all are, a byte of each page. VmHWM counts the mapped pages too,
-# which the system takes back when it needs them.
-MEASURE = """
-import sys, time, torch
-{prepare}
-start = time.perf_counter()
-model = open_it()
-for weight in model.parameters():
-    weight.detach().flatten().view(torch.uint8)[::4096].sum()
-print(time.perf_counter() - start)
-lines = open("/proc/self/status").read().splitlines()
-print(*(int(line.split()[1]) * 1024 for name in ("VmHWM", "RssAnon") for line in lines if line.startswith(name + ":")))
-"""
-TYPES = {"bf16": "torch.bfloat16", "fp16": "torch.float16", "fp32": "torch.float32"}
+STATUS = Path("/proc/self/status")
+Open = Callable[[Path, torch.dtype], nn.Module]
+Result = TypeVar("Result")
 
 
-def loading(twin: Any, dtype: str, rounds: int) -> list[Row]:
-    """Seconds (the best of `rounds`) and GB of opening the benchmark's weights, in the type they are written in. Linux only.
+def process_memory(field: str) -> int:
+    """A field of this process's status in bytes: VmHWM is the peak with mapped file pages, RssAnon its own memory now."""
+    lines = STATUS.read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
-    Transformers opens its own file; ours the same, and what `convert` makes of it. The floor of memory is a file's size.
+
+def in_fresh_process(function: Callable[..., Result], *arguments: object, **named: object) -> Result:
+    """Call a module's function in a new process, whose memory is its own, and return its result."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments, **named).result()
+
+
+def read_every_page(weights: Iterable[Tensor]) -> None:
+    """Read a byte of each page of memory: a mapped file is read only when its pages are used."""
+    for weight in weights:
+        weight.detach().flatten().view(torch.uint8)[::4096].sum()
+
+
+def add_tokenizer(folder: Path) -> None:
+    """Complete a checkpoint of random weights with those text files of the embedded one that it lacks."""
+    for path in (ASSETS / DEFAULT_CHECKPOINT).glob("*.json"):
+        if not (folder / path.name).exists():
+            shutil.copyfile(path, folder / path.name)
+
+
+def write_checkpoint(model: JanusModel, config: dict[str, Any], folder: Path) -> None:
+    """Write weights and `config`, the content of config.json."""
+    (folder / "config.json").write_text(json.dumps(config))
+    save_weights(model, folder, next(model.parameters()).dtype)
+
+
+def open_ours(path: Path, dtype: torch.dtype) -> nn.Module:
+    return load_model(find(path), dtype=dtype)
+
+
+def loading(write: Callable[[Path], None], dtype: str, others: Mapping[str, Open], *, rounds: int) -> list[Row]:
+    """Seconds (the least of `rounds`) and GB (the most) of opening a checkpoint in the type it is written in.
+
+    `write` puts config and weights into a folder. Ours opens that folder, and the file that `convert` makes of it;
+    `others` open the folder. The floor of memory is the size of the weights' files.
     """
-    if not Path("/proc/self/status").exists():
+    if not STATUS.exists():
         return []
     rows = []
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name, "theirs")
-        twin.save_pretrained(folder)
-        for path in (ASSETS / DEFAULT_CHECKPOINT).glob("*.json"):  # a tokenizer, which it has none of
-            if not (folder / path.name).exists():
-                shutil.copyfile(path, folder / path.name)
-        alone = convert(folder, Path(name, "ours.safetensors"), dtype=dtype)
+        folder = Path(name, "checkpoint")
+        folder.mkdir()
+        write(folder)
+        add_tokenizer(folder)
+        converted = convert(folder, Path(name, "converted.safetensors"), dtype=dtype)
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 1e9
-        theirs = _best(TRANSFORMERS, folder, dtype, rounds)
-        for what, path in (("load", folder), ("load a converted file", alone)):
-            ours = _best(OURS, path, dtype, rounds)
+        theirs = {name: _best(open_model, folder, dtype, rounds) for name, open_model in others.items()}
+        for what, path in (("load", folder), ("load a converted file", converted)):
+            found = theirs | {"ours": _best(open_ours, path, dtype, rounds)}
             units = (what, "s"), (f"{what}: peak memory, mapped file included", "GB"), (f"{what}: own memory", "GB")
             for i, (title, unit) in enumerate(units):
-                rows.append(Row(title, unit, {"transformers": theirs[i], "ours": ours[i]}, size if i else None))
+                rows.append(Row(title, unit, {name: f[i] for name, f in found.items()}, size if i else None))
     return rows
 
 
-def _best(prepare: str, path: Path, dtype: str, rounds: int) -> tuple[float, float, float]:
+def _best(open_model: Open, path: Path, dtype: str, rounds: int) -> tuple[float, float, float]:
     """The least seconds, and the most GB: peak, and own."""
-    code = MEASURE.format(prepare=prepare.format(path=str(path), dtype=TYPES[dtype]))
-    root = Path(__file__).parents[2]
-    found: list[list[float]] = []
-    for _ in range(rounds):
-        done = subprocess.run([sys.executable, "-c", code], cwd=root, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603 (our own code)
-        found.append([float(word) for word in done.stdout.split()[-3:]])
+    found = [in_fresh_process(_opened, open_model, path, FLOATS[dtype]) for _ in range(rounds)]
     times, peaks, owns = zip(*found, strict=True)
     return min(times), max(peaks) / 1e9, max(owns) / 1e9
+
+
+def _opened(open_model: Open, path: Path, dtype: torch.dtype) -> tuple[float, int, int]:
+    start = time.perf_counter()
+    model = open_model(path, dtype)
+    read_every_page(model.parameters())
+    return time.perf_counter() - start, process_memory("VmHWM"), process_memory("RssAnon")

@@ -4,61 +4,20 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from ..config import JanusConfig
+from ..memory import cache_bytes
 from ..model.janus import JanusModel
-from ..model.quantised import quantise
-from ..precision import Precision
-from ..weights.loading import empty_model
-from .engines import SPECIAL, Engine
-
-
-@dataclass
-class Row:
-    """One line of the table: seconds by engine, each a median, and the floor where there is one."""
-
-    what: str
-    unit: str
-    values: dict[str, float] = field(default_factory=dict)
-    floor: float | None = None
-
-
-def random_model(config: JanusConfig, device: torch.device, dtype: torch.dtype) -> JanusModel:
-    """A model of random weights: every tensor repeats one stretch of small noise, norms are ones."""
-    model = JanusModel(config, device="meta", dtype=dtype).to_empty(device=device).requires_grad_(False).eval()
-    noise = (torch.randn(2**22, generator=torch.Generator().manual_seed(0)) * 0.02).to(device, dtype)
-    for name, parameter in model.named_parameters():
-        if "norm" in name:
-            parameter.fill_(0.0 if name.endswith("bias") else 1.0)
-        else:
-            flat = parameter.view(-1)
-            for start in range(0, flat.numel(), noise.numel()):
-                piece = flat[start : start + noise.numel()]
-                piece.copy_(noise[: piece.numel()])
-    return model
-
-
-def in_8_bits(model: JanusModel) -> JanusModel:
-    """The model with its big Linear layers in int8; all other tensors are the very same."""
-    dtype = model.language_model.model.norm.weight.dtype
-    small = empty_model(model.config, Precision.of("int8", dtype))
-    state = {}
-    for key, tensor in model.state_dict().items():
-        if small.get_parameter(key).dtype == torch.int8:
-            state[key], state[f"{key}_scale"] = quantise(tensor, torch.int8)
-        else:
-            state[key] = tensor
-    small.load_state_dict(state, assign=True)
-    return small.requires_grad_(False).eval()
+from .engine import SPECIAL, Engine
+from .table import Row
 
 
 def synchronize(device: torch.device) -> None:
+    """Wait for the device's work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -75,45 +34,47 @@ def seconds(function: Callable[[], object], device: torch.device) -> float:
 
 
 class Clock:
-    """Tells the prefill from the steps: called at each token, it keeps when the first one came."""
+    """Keeps when it was created, and when the first and the last of `tokens` came: an engine calls it at each token."""
 
-    def __init__(self, device: torch.device):
-        self.device = device
-        self.start = self.now()
-        self.first = 0.0
+    def __init__(self, tokens: int, device: torch.device):
+        self.tokens, self.device = tokens, device
+        self.called = 0
+        self.start = self.first = self.last = self._now()
 
-    def now(self) -> float:
+    def __call__(self) -> None:
+        self.called += 1
+        if self.called == 1:
+            self.first = self._now()
+        elif self.called == self.tokens:
+            self.last = self._now()
+
+    def _now(self) -> float:
         synchronize(self.device)
         return time.perf_counter()
 
-    def __call__(self) -> None:
-        if not self.first:
-            self.first = self.now()
+
+@lru_cache
+def _block(device: torch.device) -> Tensor:
+    """More than any processor's cache holds: half a gigabyte."""
+    return torch.ones(2**27, device=device)
 
 
-class Bandwidth:
-    """Bytes a second at which memory is read: by a sum over far more than any cache holds."""
-
-    def __init__(self, device: torch.device):
-        self.block = torch.ones(2**27, dtype=torch.float32, device=device)
-
-    def __call__(self) -> float:
-        """As it is now, the best of three."""
-        return self.block.nbytes / min(seconds(self.block.sum, self.block.device) for _ in range(3))
+def bandwidth(device: torch.device) -> float:
+    """Bytes a second at which the device reads its memory now: the best of three sums over a large tensor."""
+    block = _block(device)
+    return block.nbytes / min(seconds(block.sum, device) for _ in range(3))
 
 
 def step_bytes(model: JanusModel, count: int, context: int) -> int:
     """What one decode step of `count` guided pictures must read: decoder, norm, head, aligner, and the KV cache."""
-    llama = model.language_model.model
-    parts = [part for part in model.drawing_parts if part is not model.gen_embed]  # of which few rows are read
+    parts = [part for part in model.drawing_parts if part is not model.gen_embed]  # a step reads few of its rows
     weights = sum(p.nbytes for part in parts for p in part.parameters())
-    element = llama.norm.weight.element_size()
-    cache = 2 * llama.config.num_hidden_layers * llama.config.hidden_size * element * context * 2 * count
-    return weights + cache
+    compute = model.language_model.model.norm.weight.dtype
+    return weights + cache_bytes(model.config.llama, compute, 2 * count, context)
 
 
-def alternate(calls: dict[str, Callable[[], tuple[float, ...]]], rows: Sequence[Row], rounds: int) -> None:
-    """Fill in each row with the medians of one of the figures that a call gives.
+def alternate(calls: Mapping[str, Callable[[], tuple[float, ...]]], rows: Sequence[Row], *, rounds: int) -> None:
+    """Fill each row with the medians of one of the figures that a call returns.
 
     The calls take turns, so that a noisy machine is noisy for all of them.
     """
@@ -132,79 +93,64 @@ def prompt_of(length: int) -> list[int]:
 
 
 def decode_step(
-    engines: Sequence[Engine],
-    model: JanusModel,
-    count: int,
-    context: int,
-    steps: int,
-    rounds: int,
-    bandwidth: Bandwidth,
+    engines: Sequence[Engine], model: JanusModel, *, count: int, context: int, steps: int, rounds: int
 ) -> Row:
-    """Milliseconds of a decode step at `context` tokens, over the `steps` that follow the prefill.
+    """Milliseconds of a decode step of `count` pictures, the mean of the `steps` after a prompt of `context` tokens.
 
-    The floor takes its turn among the engines.
+    The floor is measured in turn with the engines.
     """
     device = next(model.parameters()).device
-    prompt = prompt_of(context)
 
-    def figure(engine: Engine) -> tuple[float]:
-        with engine.ready(count):
-            clock = Clock(device)
-            engine.draw(prompt, steps + 1, count, clock)
-            return ((clock.now() - clock.first) / steps * 1e3,)
+    def draw(engine: Engine) -> tuple[float]:
+        clock = Clock(steps + 1, device)
+        engine.draw(prompt_of(context), steps=steps + 1, count=count, token=clock)
+        return ((clock.last - clock.first) / steps * 1e3,)
 
     row = Row(f"step, N={count}, context {context}", "ms")
-    calls: dict[str, Callable[[], tuple[float, ...]]] = {e.name: lambda e=e: figure(e) for e in engines}
-    calls["floor"] = lambda: (step_bytes(model, count, context) / bandwidth() * 1e3,)
-    alternate(calls, [row], rounds)
+    calls: dict[str, Callable[[], tuple[float, ...]]] = {e.name: lambda e=e: draw(e) for e in engines}
+    calls["floor"] = lambda: (step_bytes(model, count, context) / bandwidth(device) * 1e3,)
+    alternate(calls, [row], rounds=rounds)
     row.floor = row.values.pop("floor")
     return row
 
 
-def whole_picture(engines: Sequence[Engine], model: JanusModel, count: int, bandwidth: Bandwidth) -> Row:
-    """Seconds from a 24-token prompt to all codes of `count` pictures."""
+def whole_picture(engines: Sequence[Engine], model: JanusModel, *, count: int) -> Row:
+    """Seconds from a prompt of 24 tokens to all codes of `count` pictures."""
     device = next(model.parameters()).device
     steps = model.config.grid[0] * model.config.grid[1]
-    prompt = prompt_of(24)
     row = Row(f"{steps} codes, N={count}", "s")
-
-    def draw(engine: Engine) -> None:
-        with engine.ready(count):
-            engine.draw(prompt, steps, count, lambda: None)
-
-    row.values = {e.name: seconds(lambda e=e: draw(e), device) for e in engines}
-    row.floor = sum(step_bytes(model, count, 24 + step) for step in range(steps)) / bandwidth()
+    for engine in engines:
+        draw = lambda engine=engine: engine.draw(prompt_of(24), steps=steps, count=count, token=lambda: None)
+        row.values[engine.name] = seconds(draw, device)
+    row.floor = sum(step_bytes(model, count, 24 + step) for step in range(steps)) / bandwidth(device)
     return row
 
 
-def answering(engines: Sequence[Engine], model: JanusModel, words: int, rounds: int) -> list[Row]:
-    """Prefill of one picture and a question in seconds, and words a second after it."""
+def answering(engines: Sequence[Engine], model: JanusModel, *, words: int, rounds: int) -> list[Row]:
+    """Seconds to the first word of an answer about a picture, and the words a second after it."""
     device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
-    size, image_id = model.config.vision.image_size, 9
-    pixels = torch.zeros(1, 3, size, size, device=device, dtype=dtype)
-    prompt = [*prompt_of(40), *[image_id] * model.config.vision.tokens, *prompt_of(12)]
-    first = Row("first word: picture + question", "s")
-    rate = Row("answer", "words/s")
+    vision = model.config.vision
+    pixels = torch.zeros(1, 3, vision.image_size, vision.image_size, device=device, dtype=dtype)
+    prompt = [*prompt_of(40), *[SPECIAL["image"]] * vision.tokens, *prompt_of(12)]
 
-    def figures(engine: Engine) -> tuple[float, float]:
-        clock = Clock(device)
-        engine.answer(prompt, image_id, pixels, words + 1, clock)
-        return clock.first - clock.start, words / (clock.now() - clock.first)
+    def answer(engine: Engine) -> tuple[float, float]:
+        clock = Clock(words + 1, device)
+        engine.answer(prompt, pixels, count=words + 1, token=clock)
+        return clock.first - clock.start, words / (clock.last - clock.first)
 
-    alternate({e.name: lambda e=e: figures(e) for e in engines}, [first, rate], rounds)
-    return [first, rate]
+    rows = [Row("first word: picture + question", "s"), Row("answer", "words/s")]
+    alternate({e.name: lambda e=e: answer(e) for e in engines}, rows, rounds=rounds)
+    return rows
 
 
-def vq_decode(model: JanusModel, twin: Any, rounds: int) -> Row:
-    """Seconds to turn the codes of one picture into pixels; `twin` is transformers' Janus of the same weights."""
+@torch.no_grad()
+def vq_decode(model: JanusModel, others: Mapping[str, Callable[[Tensor], object]], *, rounds: int) -> Row:
+    """Seconds to turn the codes of one picture into pixels; `others` are other decoders of codes long [1, h * w]."""
     device = next(model.parameters()).device
     h, w = model.config.grid
-    ids = torch.zeros(1, h * w, dtype=torch.long, device=device)
-    decoders: dict[str, Callable[[], Tensor]] = {
-        "transformers": lambda: twin.decode_image_tokens(ids),
-        "ours": lambda: model.gen_vision_model.decode(ids, (h, w)),
-    }
+    codes = torch.zeros(1, h * w, dtype=torch.long, device=device)
+    decoders = {**others, "ours": lambda codes: model.gen_vision_model.decode(codes, (h, w))}
     row = Row("VQ decode, N=1", "s")
-    with torch.no_grad():
-        alternate({name: lambda d=decode: (seconds(d, device),) for name, decode in decoders.items()}, [row], rounds)
+    calls = {name: lambda decode=decode: (seconds(lambda: decode(codes), device),) for name, decode in decoders.items()}
+    alternate(calls, [row], rounds=rounds)
     return row

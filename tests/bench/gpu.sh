@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# All that wants a CUDA device: the tests marked gpu, with both of PyTorch's allocators, then the speed table at 1B and 7B
-# size (random weights).
-#   tests/bench/gpu.sh [folder for the figures as JSON] [further flags of bench, such as --quick]
+# Everything that needs a CUDA device: the tests marked gpu, with both of PyTorch's allocators, then the table of all
+# engines at 1B and 7B size (random weights).
+#   tests/bench/gpu.sh [folder for the figures as JSON] [more flags of beside.py, such as --quick]
 set -uo pipefail
 out=$(realpath -m "${1:-.}")
 shift || true
@@ -12,7 +12,7 @@ for allocator in native cudaMallocAsync; do  # ComfyUI's is the second
     PYTORCH_CUDA_ALLOC_CONF=backend:$allocator python -m pytest -q -m gpu tests/unit/test_graph.py tests/unit/test_jacobi.py || failed=1
 done
 for model in Janus-Pro-1B Janus-Pro-7B; do
-    python -m janus_core bench --model "$model" --device cuda --pictures 1 16 --whole --triton \
+    python tests/bench/beside.py --model "$model" --device cuda --pictures 1 16 --whole --triton \
         --json "$out/$model.json" "$@" || failed=1
 done
 exit $failed

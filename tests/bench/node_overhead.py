@@ -22,6 +22,7 @@ import torch
 from comfy_server import ComfyServer, Graph, Message, node_of, shipped
 
 import janus_core
+from janus_core.precision import NAMES
 
 
 def through_comfyui(server: ComfyServer, graph: Graph) -> float:
@@ -42,7 +43,7 @@ def through_comfyui(server: ComfyServer, graph: Graph) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, help="a Janus folder (default: the embedded one)")
-    parser.add_argument("--dtype", default="fp32", choices=janus_core.precision.NAMES)
+    parser.add_argument("--dtype", default="fp32", choices=NAMES)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--preview-method", default="none", choices=("none", "auto", "latent2rgb", "taesd"))
     arguments = parser.parse_args()

@@ -1,14 +1,19 @@
-"""The benchmark measures what it says: three engines over the same weights, a table and a JSON file."""
+"""The benchmarks measure what they say: engines over the same weights, a table and a JSON file."""
 
 import json
+import sys
 
+import beside
 import pytest
 import torch
+from engines import Original, Transformers, transformers_twin
 
 import janus_core
 from janus_core.__main__ import main
-from janus_core.bench.engines import Original, Ours, Transformers, transformers_twin
-from janus_core.bench.measure import in_8_bits, prompt_of, random_model, step_bytes
+from janus_core.bench import jacobi
+from janus_core.bench.engine import SPECIAL, Ours
+from janus_core.bench.measure import prompt_of, step_bytes
+from janus_core.bench.random_weights import in_8_bits, random_model
 from janus_core.weights.checkpoint import find
 
 
@@ -34,8 +39,8 @@ def test_the_peers_run_on_the_very_weights_of_ours(model):
 def test_the_originals_loop_draws_codes_of_the_codebook(model):
     device = torch.device("cpu")
     engine = Original(model, transformers_twin(model), device)
-    ids = engine.draw(prompt_of(12), 5, 3, lambda: None)
-    assert ids.shape == Ours(model, device).draw(prompt_of(12), 5, 3, lambda: None).shape == (3, 5)
+    ids, ours = (e.draw(prompt_of(12), steps=5, count=3, token=lambda: None) for e in (engine, Ours(model, device)))
+    assert ids.shape == ours.shape == (3, 5)
     assert int(ids.min()) >= 0 and int(ids.max()) < model.config.vq.codebook_size
 
 
@@ -43,11 +48,11 @@ def test_each_engine_says_so_at_each_of_its_tokens(model):
     device = torch.device("cpu")
     twin = transformers_twin(model)
     pixels = torch.zeros(1, 3, model.config.vision.image_size, model.config.vision.image_size)
-    question = [*prompt_of(12), *[9] * model.config.vision.tokens, 10]
+    question = [*prompt_of(12), *[SPECIAL["image"]] * model.config.vision.tokens, 10]
     for engine in (Original(model, twin, device), Transformers(twin, device), Ours(model, device)):
         said: list[str] = []
-        engine.draw(prompt_of(12), 5, 2, lambda said=said: said.append("code"))
-        engine.answer(question, 9, pixels, 4, lambda said=said: said.append("word"))
+        engine.draw(prompt_of(12), steps=5, count=2, token=lambda said=said: said.append("code"))
+        engine.answer(question, pixels, count=4, token=lambda said=said: said.append("word"))
         assert said == ["code"] * 5 + ["word"] * 4, engine.name
 
 
@@ -68,22 +73,35 @@ def test_the_floor_counts_weights_once_and_the_cache_of_both_rows_of_each_pictur
     assert step_bytes(model, 1, 0) == sum(p.numel() * 4 for part in parts for p in part.parameters())
 
 
-@pytest.mark.slow
-def test_bench_prints_a_table_and_writes_the_same_figures_as_json(tmp_path, capsys):
+def measured(tmp_path, capsys, run):
+    """The rows that a quick run on one picture writes as JSON, and the table that it prints, as lists of cells."""
     figures = tmp_path / "bench.json"
-    command = ["bench", "--model", janus_core.DEFAULT_CHECKPOINT, "--dtype", "fp32", "--quick", "--pictures", "1"]
-    assert main([*command, "--json", str(figures)]) == 0
+    flags = ["--model", janus_core.DEFAULT_CHECKPOINT, "--dtype", "fp32", "--quick", "--pictures", "1"]
+    run([*flags, "--json", str(figures)])
     table = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    rows = json.loads(figures.read_text())["rows"]
+    return json.loads(figures.read_text())["rows"], table
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("peers", [False, True], ids=["bench", "beside"])
+def test_a_benchmark_prints_a_table_and_writes_the_same_figures_as_json(tmp_path, capsys, monkeypatch, peers):
+    if peers:
+        run, others, theirs = beside.main, {"original loop", "transformers"}, {"transformers"}
+    else:
+        monkeypatch.setitem(sys.modules, "transformers", None)  # importing it fails
+        monkeypatch.setattr(jacobi, "PICTURES", 2)  # the other run draws them all
+        run, others, theirs = lambda flags: main(["bench", *flags]), set(), set()
+    rows, table = measured(tmp_path, capsys, run)
     assert len(rows) == len(table) - 2
     step = rows[0]
     ours = table[0].index("ours")
-    assert set(step["values"]) == {"original loop", "transformers", "ours"}
+    assert set(step["values"]) == others | {"ours"}
     assert min(step["values"].values()) > 0 and step["floor"] > 0
     named = {(row["what"], row["unit"]): row for row in rows}
-    assert set(named["VQ decode, N=1", "s"]["values"]) == {"transformers", "ours"}
+    assert set(named["VQ decode, N=1", "s"]["values"]) == theirs | {"ours"}
     for what in ("load", "load a converted file"):
         load, peak = named[what, "s"], named[f"{what}: peak memory, mapped file included", "GB"]
+        assert set(load["values"]) == theirs | {"ours"}
         assert min(load["values"].values()) > 0 and min(peak["values"].values()) > peak["floor"] > 0
     for window in (4, 8, 16):
         what = f"jacobi on {janus_core.DEFAULT_CHECKPOINT}, window {window}"

@@ -1,69 +1,27 @@
-"""What is measured: three ways to draw and answer with the very same weights."""
+"""Other implementations over the same weights as ours: the original's loop, and transformers' Janus."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig, JanusConfig, JanusForConditionalGeneration
 
-from ..generation.cpu_kernels import fast_layers
-from ..generation.execution import Execution
-from ..generation.image import Drawing, draw_codes, unconditional
-from ..generation.sampling import Sampling
-from ..generation.text import answer_ids, embed_prompts
-from ..model.janus import JanusModel
-from ..weights.names import split_fused, transformers_keys
+from janus_core.bench.engine import SPECIAL
+from janus_core.generation.image import unconditional
+from janus_core.generation.text import embed_prompts
+from janus_core.model.janus import JanusModel
+from janus_core.weights.names import split_fused, transformers_keys
 
 CFG_WEIGHT = 5.0
 Token = Callable[[], None]
-SPECIAL = {"bos": 0, "eos": 1, "pad": 2, "begin_of_image": 3}
-
-
-class Engine(Protocol):
-    """One implementation. `prompt` is a list of ids that ends with begin_of_image; nothing is said of what comes out.
-
-    `ready` is what it does once for a whole picture, however many its steps; `draw` belongs inside it. `token` is
-    called each time that the model has said what comes next.
-    """
-
-    name: str
-
-    def ready(self, count: int) -> AbstractContextManager[None]: ...
-
-    def draw(self, prompt: list[int], steps: int, count: int, token: Token) -> Tensor: ...
-
-    def answer(self, prompt: list[int], image_id: int, pixels: Tensor, count: int, token: Token) -> None: ...
-
-
-class Ours:
-    def __init__(self, model: JanusModel, device: torch.device, name: str = "ours", kernels: Any = None):
-        self.model, self.name, self.execution = model, name, Execution(device, kernels=kernels)
-
-    def ready(self, count: int) -> AbstractContextManager[None]:
-        return fast_layers(self.model.drawing_parts, 2 * count, self.execution.device)
-
-    def draw(self, prompt: list[int], steps: int, count: int, token: Token) -> Tensor:
-        drawing = Drawing(prompt=prompt, pad=SPECIAL["pad"], steps=steps, count=count)
-        return draw_codes(self.model, drawing, self.execution, lambda *_: token())
-
-    @torch.no_grad()
-    def answer(self, prompt: list[int], image_id: int, pixels: Tensor, count: int, token: Token) -> None:
-        device, greedy = self.execution.device, Sampling(0.0)
-        features = self.model.embed_images(pixels)
-        special = {"image_id": image_id, "pad": SPECIAL["pad"]}
-        start = embed_prompts(self.model, [prompt], **special, features=features, device=device)
-        with fast_layers([self.model.language_model], 1, device):
-            settings = {"eos": -1, "max_new_tokens": count, "sampling": greedy}
-            answer_ids(self.model, *start, self.execution, **settings, progress=lambda *_: token())
 
 
 def transformers_twin(model: JanusModel) -> Any:
-    """transformers' JanusForConditionalGeneration over the very tensors of `model`, no copy made."""
-    from transformers import GenerationConfig, JanusConfig, JanusForConditionalGeneration
-
+    """transformers' JanusForConditionalGeneration over the tensors of `model`, without a copy."""
     vision, vq, llama = model.config.vision, model.config.vq, model.config.llama
     config = JanusConfig(
         text_config={
@@ -99,11 +57,12 @@ def transformers_twin(model: JanusModel) -> Any:
             "image_token_embed_dim": llama.hidden_size,
             "num_hidden_layers": model.config.gen_aligner_depth,
         },
+        image_token_id=SPECIAL["image"],
         tie_word_embeddings=False,
     )
     with torch.device("meta"):
         twin = JanusForConditionalGeneration(config)
-        head, width = twin.model.generation_head, model.config.gen_head_width  # transformers knows only one width
+        head, width = twin.model.generation_head, model.config.gen_head_width  # its config has one width for both
         head.proj_out = torch.nn.Linear(llama.hidden_size, width)
         head.vision_head = torch.nn.Linear(width, vq.codebook_size)
     state: dict[str, Tensor] = {}
@@ -127,8 +86,12 @@ def transformers_twin(model: JanusModel) -> Any:
     return twin.eval()
 
 
+def open_transformers(path: Path, dtype: torch.dtype) -> torch.nn.Module:
+    return JanusForConditionalGeneration.from_pretrained(path, dtype=dtype)
+
+
 def _fill_buffers(twin: Any, device: torch.device) -> None:
-    """Buffers are not in a checkpoint: rebuild what was made on the meta device."""
+    """Buffers are not in a checkpoint: compute those that are on the meta device."""
     for module in twin.modules():
         if hasattr(module, "inv_freq"):
             fresh = type(module)(module.config)
@@ -147,11 +110,8 @@ class Transformers:
     def __init__(self, twin: Any, device: torch.device):
         self.twin, self.device = twin, device
 
-    def ready(self, count: int) -> AbstractContextManager[None]:
-        return nullcontext()
-
     @torch.no_grad()
-    def draw(self, prompt: list[int], steps: int, count: int, token: Token) -> Tensor:
+    def draw(self, prompt: list[int], *, steps: int, count: int, token: Token) -> Tensor:
         ids = torch.tensor([prompt], device=self.device)
         tokens = self.twin.model.vision_model.config
         whole, tokens.num_image_tokens = tokens.num_image_tokens, steps
@@ -169,9 +129,8 @@ class Transformers:
             hook.remove()
 
     @torch.no_grad()
-    def answer(self, prompt: list[int], image_id: int, pixels: Tensor, count: int, token: Token) -> None:
+    def answer(self, prompt: list[int], pixels: Tensor, *, count: int, token: Token) -> None:
         ids = torch.tensor([prompt], device=self.device)
-        self.twin.config.image_token_id = self.twin.model.config.image_token_id = image_id
         hook = self.twin.lm_head.register_forward_hook(lambda *_: token())
         self.twin.generate(
             ids,
@@ -193,11 +152,8 @@ class Original:
     def __init__(self, model: JanusModel, twin: Any, device: torch.device):
         self.model, self.llama, self.device = model, twin.model.language_model, device
 
-    def ready(self, count: int) -> AbstractContextManager[None]:
-        return nullcontext()
-
     @torch.no_grad()
-    def draw(self, prompt: list[int], steps: int, count: int, token: Token) -> Tensor:
+    def draw(self, prompt: list[int], *, steps: int, count: int, token: Token) -> Tensor:
         rows = torch.tensor([prompt, unconditional(prompt, SPECIAL["pad"])] * count, device=self.device)
         embeds = self.model.embed_text(rows)
         drawn = torch.zeros(count, steps, dtype=torch.long, device=self.device)
@@ -214,10 +170,10 @@ class Original:
         return drawn
 
     @torch.no_grad()
-    def answer(self, prompt: list[int], image_id: int, pixels: Tensor, count: int, token: Token) -> None:
+    def answer(self, prompt: list[int], pixels: Tensor, *, count: int, token: Token) -> None:
         features = self.model.embed_images(pixels)
-        special = {"image_id": image_id, "pad": SPECIAL["pad"]}
-        embeds, _ = embed_prompts(self.model, [prompt], **special, features=features, device=self.device)
+        ids = {"image_id": SPECIAL["image"], "pad": SPECIAL["pad"]}
+        embeds, _ = embed_prompts(self.model, [prompt], **ids, features=features, device=self.device)
         past = None
         for _ in range(count):
             out = self.llama(inputs_embeds=embeds, use_cache=True, past_key_values=past)
