@@ -1,11 +1,12 @@
-"""ComfyUI's door: registers the model folders and hands over the nodes."""
+"""ComfyUI's entry point: registers the model folders and lists the nodes."""
 
 from comfy_api.latest import ComfyExtension, io
 
-from .nodes import host, replacements
+from .nodes import replacements
 from .nodes.chat import JanusChat
 from .nodes.describe import JanusDescribeImage
 from .nodes.generate import JanusTextToImage
+from .nodes.host import canvas, folders
 from .nodes.load import JanusLoader
 from .nodes.lora import JanusLoRA
 from .nodes.save import JanusSave
@@ -26,6 +27,6 @@ class JanusExtension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> JanusExtension:
-    host.register_folders()
-    host.on_prompt(note_seeds)
+    folders.register_folders()
+    canvas.on_prompt(note_seeds)
     return JanusExtension()

@@ -40,8 +40,11 @@ class Conversation:
         return len(janus.processor.question_prompt(list(self.turns), len(self.pictures)))
 
 
-def check_room(janus: Janus, conversation: Conversation, new: int) -> None:
-    """Raise InputError when a question does not fit the context with `new` tokens of answer, and say what would."""
+def check_room(janus: Janus, conversation: Conversation, new: int, *, setting: str | None = None) -> None:
+    """Raise InputError when a question does not fit the context with `new` tokens of answer, and say what would.
+
+    `setting` is what the user's program calls the number of turns to drop, for the message.
+    """
     limit, used = janus.context, conversation.tokens(janus)
     if used + new <= limit:
         return
@@ -49,7 +52,8 @@ def check_room(janus: Janus, conversation: Conversation, new: int) -> None:
     for oldest in range(1, past + 1):
         if conversation.without_oldest(oldest).tokens(janus) + new <= limit:
             which = "turn 1" if oldest == 1 else f"turns 1 to {oldest}"
-            cure = f"drop {which} (set drop_turns to {oldest}), or allow a shorter answer"
+            how = f" (set {setting} to {oldest})" if setting else ""
+            cure = f"drop {which}{how}, or allow a shorter answer"
             break
     else:
         cure = "ask in fewer words, or allow a shorter answer"

@@ -1,1 +1,1 @@
-"""The ComfyUI side: one file a family of nodes, over `janus_core`."""
+"""The ComfyUI nodes: one file for each, over `janus_core`."""

@@ -1,4 +1,4 @@
-"""Janus Chat: one turn of a conversation, which goes on from node to node."""
+"""Janus Chat: one turn of a conversation; its history output is the next turn's input."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from ..janus_core.conversation import Conversation
+from ..janus_core.conversation import Conversation, check_room
 from ..janus_core.pictures import over_white
 from ..janus_core.processing import IMAGE_TAG
-from . import host
-from .describe import streaming
-from .load import JanusType
-
-HistoryType = io.Custom("JANUS_HISTORY")
+from . import inputs
+from .host import canvas
+from .host.weights import HostedJanus
+from .types import HistoryType
 
 
 class JanusChat(io.ComfyNode):
@@ -26,9 +25,9 @@ class JanusChat(io.ComfyNode):
             category="Janus",
             description="Says something to the model, about pictures if you like, and shows the conversation so far. Press "
             "Reply for the next turn: it adds a Janus Chat that knows all that was said before.",
-            **host.search_aliases("vqa", "conversation", "llm", "question", "janus pro"),
+            **inputs.search_aliases("vqa", "conversation", "llm", "question", "janus pro"),
             inputs=[
-                JanusType.Input("janus", tooltip="The model, from Load Janus."),
+                inputs.MODEL,
                 io.Image.Input(
                     "image",
                     optional=True,
@@ -46,28 +45,10 @@ class JanusChat(io.ComfyNode):
                     placeholder="Your message",
                     tooltip="What you say or ask. It may speak of anything in the conversation before it.",
                 ),
-                io.Int.Input(
-                    "max_tokens",
-                    default=256,
-                    min=1,
-                    max=8192,
-                    tooltip="The longest answer allowed, in tokens; a token is about three quarters of a word.",
-                ),
-                io.Float.Input(
-                    "temperature",
-                    default=0.0,
-                    min=0.0,
-                    max=2.0,
-                    step=0.05,
-                    tooltip="0 gives the surest answer, the same each time. More gives freer words, which change with "
-                    "the seed.",
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=False,  # else every run would have all earlier turns answered anew
+                inputs.MAX_TOKENS,
+                inputs.ANSWER_TEMPERATURE,
+                inputs.seed(
+                    control_after_generate=False,  # a new seed would repeat every earlier turn
                     tooltip="Varies the words when the temperature is above 0; at 0 it changes nothing.",
                 ),
                 io.Int.Input(
@@ -92,7 +73,7 @@ class JanusChat(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        janus: host.HostedJanus,
+        janus: HostedJanus,
         message: str,
         max_tokens: int,
         temperature: float,
@@ -101,28 +82,31 @@ class JanusChat(io.ComfyNode):
         image: torch.Tensor | None = None,
         history: Conversation | None = None,
     ) -> io.NodeOutput:
-        pictures = [] if image is None else list(over_white(image))
-        conversation = (history or Conversation()).without_oldest(drop_turns).ask(message, pictures)
-        core = janus.to_talk(conversation, max_tokens)
+        new_pictures = [] if image is None else list(over_white(image))
+        conversation = (history or Conversation()).without_oldest(drop_turns).ask(message, new_pictures)
+        check_room(janus.core, conversation, max_tokens, setting="drop_turns")
+        turns, pictures = list(conversation.turns), list(conversation.pictures)
+        core = janus.ready(janus.core.answering_need(turns, len(pictures), max_new_tokens=max_tokens))
+
+        asked = conversation.tokens(core)
 
         def shown(answer: str) -> dict[str, list]:
-            used = conversation.tokens(core) + len(core.processor.encode(answer))
+            used = asked + len(core.processor.encode(answer))
             return {"janus_turns": _readable(conversation.with_answer(answer)), "janus_context": [used, core.context]}
 
-        report = streaming(core, cls.hidden.unique_id, host.progress(), shown)
         answer = core.answer(
-            list(conversation.turns),
-            list(conversation.pictures),
+            turns,
+            pictures,
             max_new_tokens=max_tokens,
             temperature=temperature,
             seed=seed,
-            progress=report,
+            progress=canvas.answer_progress(core, cls.hidden.unique_id, shown),
         )
         return io.NodeOutput(answer, conversation.with_answer(answer), ui=shown(answer))
 
 
 def _readable(conversation: Conversation) -> list[dict[str, Any]]:
-    """The turns, with a count instead of the places of their pictures."""
+    """The turns without image tags, and how many pictures each has."""
     return [
         {
             **turn,

@@ -1,21 +1,16 @@
-"""Nodes that draw."""
+"""Janus Text-to-Image: pictures, and their tokens, from a description."""
 
 from __future__ import annotations
-
-import inspect
-from typing import Any
 
 from comfy_api.latest import io
 
 from ..janus_core.pipeline import SAMPLERS
-from . import host
-from .load import JanusType
+from . import inputs
+from .host import canvas
+from .host.weights import HostedJanus
 from .preview import preview_of
-from .seeds import thumbnails
-from .tokens import TokensType
-
-# Newer hosts fold away what is marked so.
-ADVANCED: dict[str, Any] = {"advanced": True} if "advanced" in inspect.signature(io.Int.Input).parameters else {}
+from .seeds import MAX_BATCH, thumbnails
+from .types import TokensType
 
 
 class JanusTextToImage(io.ComfyNode):
@@ -26,9 +21,9 @@ class JanusTextToImage(io.ComfyNode):
             display_name="Janus Text-to-Image",
             category="Janus",
             description="Draws pictures from a description. Their size is the model's own: 384 x 384 for Janus-Pro.",
-            **host.search_aliases("text to image", "txt2img", "t2i", "draw", "autoregressive", "janus pro"),
+            **inputs.search_aliases("text to image", "txt2img", "t2i", "draw", "autoregressive", "janus pro"),
             inputs=[
-                JanusType.Input("janus", tooltip="The model, from Load Janus."),
+                inputs.MODEL,
                 io.String.Input(
                     "prompt",
                     multiline=True,
@@ -36,17 +31,17 @@ class JanusTextToImage(io.ComfyNode):
                     placeholder="What to draw",
                     tooltip="What to draw, in plain sentences. Objects, colours, places and style all help.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
+                inputs.seed(
                     control_after_generate=True,
                     tooltip="The same seed and settings give the same picture. In a batch the second picture has "
                     "seed + 1, the third seed + 2, so any of them can be drawn again alone.",
                 ),
                 io.Int.Input(
-                    "batch_size", default=1, min=1, max=64, tooltip="How many pictures to draw at once, each different."
+                    "batch_size",
+                    default=1,
+                    min=1,
+                    max=MAX_BATCH,
+                    tooltip="How many pictures to draw at once, each different.",
                 ),
                 io.Float.Input(
                     "cfg",
@@ -91,7 +86,7 @@ class JanusTextToImage(io.ComfyNode):
                     tooltip="How to go about it; the picture is the same, but for rare differences of rounding. Sequential "
                     "draws one patch after the other. Jacobi guesses several ahead and keeps those that are right, which "
                     "can be faster for one or two pictures of plain subjects.",
-                    **ADVANCED,
+                    **inputs.ADVANCED,
                 ),
                 io.Int.Input(
                     "window",
@@ -101,7 +96,7 @@ class JanusTextToImage(io.ComfyNode):
                     optional=True,
                     tooltip="For jacobi: how many patches to guess ahead. More finds longer stretches, and makes each "
                     "step heavier.",
-                    **ADVANCED,
+                    **inputs.ADVANCED,
                 ),
             ],
             outputs=[
@@ -113,7 +108,7 @@ class JanusTextToImage(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        janus: host.HostedJanus,
+        janus: HostedJanus,
         prompt: str,
         seed: int,
         batch_size: int,
@@ -125,10 +120,10 @@ class JanusTextToImage(io.ComfyNode):
         window: int = 8,
     ) -> io.NodeOutput:
         preview = preview_of(janus)
-        looking = preview is not None and preview.whole
-        ready = janus.to_draw(prompt, batch_size, cfg, sampler, window, looking)
-        progress = host.progress(preview=preview)
-        tokens = ready.generate(
+        need = janus.core.drawing_need(prompt, batch_size, cfg_weight=cfg, sampler=sampler, window=window)
+        if preview and preview.decodes:
+            need += janus.core.decoding_need()
+        tokens = janus.ready(need).generate(
             prompt,
             batch_size,
             seed=seed,
@@ -136,11 +131,11 @@ class JanusTextToImage(io.ComfyNode):
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
-            progress=progress,
+            progress=canvas.progress(preview=preview),
             sampler=sampler,
             window=window,
         )
-        pictures = host.to_image(janus.to_decode(tokens).decode(tokens, progress=host.heed_interrupts))
+        pictures = janus.decode(tokens)
         if preview:
-            host.show_frame(preview.sheet(pictures))
+            canvas.show_frame(preview.sheet(pictures))
         return io.NodeOutput(pictures, tokens, ui={"janus_pictures": thumbnails(pictures, seed)})

@@ -1,4 +1,4 @@
-"""The picture while it is drawn: a frame for each row of tokens, as ComfyUI's --preview-method wants it."""
+"""Preview frames while pictures are drawn: one when a row of tokens is complete, by ComfyUI's --preview-method."""
 
 from __future__ import annotations
 
@@ -11,41 +11,43 @@ from PIL import Image
 from ..janus_core import ImageTokens, Janus
 from ..janus_core.pictures import to_pil
 from ..janus_core.preview import code_colours
-from . import host
+from .host import canvas
+from .host.weights import HostedJanus
 
 SIDE = 288  # pixels of a frame, about
 GAP = 4  # pixels between pictures
-NEUTRAL = (74, 74, 78)  # what is not drawn yet
-BEHIND = (53, 53, 53)  # a node's own grey
-SHARE = 0.03  # of the time since drawing began, at most, goes into frames
+NEUTRAL = (74, 74, 78)  # rows that are not drawn yet
+BEHIND = (53, 53, 53)  # the canvas's grey of a node
+SHARE = 0.03  # of the time since drawing began that frames may take
 
 _colours: dict[str, torch.Tensor] = {}  # by codebook; 48 KB for Janus-Pro's
 
 
-def preview_of(janus: host.HostedJanus) -> Preview | None:
-    """What shows this model's drawings while they grow, or None where the user wants no previews."""
-    method = host.preview_method()
+def preview_of(janus: HostedJanus) -> Preview | None:
+    """A Preview for one drawing, or None if the user wants no previews."""
+    method = canvas.preview_method()
     if method == "none":
         return None
-    core = janus.to_decode()
+    core = janus.ready(janus.core.decoding_need())
     if core.codebook not in _colours:
         _colours[core.codebook] = code_colours(core)
-    return Preview(core, _colours[core.codebook], whole=method == "taesd")
+    return Preview(core, _colours[core.codebook], decodes=method == "taesd")
 
 
 class Preview:
-    """Called after each step with all codes so far; gives a frame when a row became full and there is time for one.
+    """Called after each step with all codes so far; returns a frame when a row is complete and SHARE leaves time for one.
 
-    `whole` decodes the rows as often as there is time for that, and shows each code's plain colour in between.
+    A frame shows each code as its colour. With `decodes`, it is the rows as decoded pictures whenever there is time for
+    that.
     """
 
-    def __init__(self, core: Janus, colours: torch.Tensor, whole: bool):
-        self.core, self.colours, self.whole = core, colours, whole
+    def __init__(self, core: Janus, colours: torch.Tensor, *, decodes: bool):
+        self.core, self.colours, self.decodes = core, colours, decodes
         self.grid = core.model.config.grid
         self.rows = 0
         self.start = time.perf_counter()
         self.spent = 0.0
-        self.costs = {self._decoded: 0.0, self._plain: 0.0}  # seconds a row, as measured
+        self.costs = {self._decoded: 0.0, self._coloured: 0.0}  # seconds for each row, as measured
 
     def __call__(self, step: int, total: int, ids: torch.Tensor) -> Image.Image | None:
         height, width = self.grid
@@ -53,10 +55,10 @@ class Preview:
         if rows == self.rows:
             return None
         self.rows = rows
-        if rows == height:  # the pictures themselves come next
+        if rows == height:  # the finished pictures come next
             return None
         allowed = SHARE * (time.perf_counter() - self.start)
-        for draw in (self._decoded, self._plain) if self.whole else (self._plain,):
+        for draw in (self._decoded, self._coloured) if self.decodes else (self._coloured,):
             if self.spent + self.costs[draw] * rows <= allowed:
                 start = time.perf_counter()
                 frame = self.sheet(draw(ids[:, : rows * width], (rows, width)))
@@ -69,11 +71,11 @@ class Preview:
     def _decoded(self, ids: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
         return self.core.decode(ImageTokens(ids, grid, self.core.codebook))
 
-    def _plain(self, ids: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    def _coloured(self, ids: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
         return self.colours[ids.cpu()].unflatten(1, grid)
 
     def sheet(self, pictures: torch.Tensor) -> Image.Image:
-        """What is drawn so far of each picture, [N, h, w, 3] in 0..1, on neutral tiles side by side."""
+        """A frame of all pictures side by side; `pictures` [N, h, w, 3] in 0..1 have only the rows drawn so far."""
         count = len(pictures)
         columns = math.ceil(math.sqrt(count))
         height, width = (side * max(1, SIDE // (columns * max(self.grid))) for side in self.grid)

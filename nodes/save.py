@@ -1,9 +1,9 @@
-"""Save Janus: a checkpoint as one file that loads alone."""
+"""Save Janus: writes a checkpoint as one self-contained file."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
+import time
 from pathlib import Path
 
 from comfy_api.latest import io
@@ -11,20 +11,21 @@ from comfy_api.latest import io
 from ..janus_core import InputError
 from ..janus_core.precision import NAMES
 from ..janus_core.weights.convert import convert
-from . import host
-from .load import EMBEDDED, checkpoints, resolve
+from . import inputs
+from .host import canvas, folders
 
 FILENAME = re.compile(r'[^\\/:*?"<>|\x00-\x1f.][^\\/:*?"<>|\x00-\x1f]*')
 
 
-def place_of(filename: str) -> Path:
-    """The file in the model folder that a plain name stands for. Raises InputError for names that could lead elsewhere."""
+def new_file(filename: str) -> Path:
+    """The file to write in the checkpoint folder. Raises InputError for a name that could lead to another folder."""
     if not FILENAME.fullmatch(filename):
         raise InputError(f"{filename!r} is not a plain file name: give one without folders, such as janus-pro-7b-int8.")
-    return host.model_folder() / (filename if filename.lower().endswith(".safetensors") else f"{filename}.safetensors")
+    suffix = "" if filename.lower().endswith(".safetensors") else ".safetensors"
+    return folders.new_checkpoint_folder() / (filename + suffix)
 
 
-_missing: Counter[Path] = Counter()  # how often a run found that a file was not there yet, or no more
+_last_missing: dict[Path, int] = {}  # when a run last found no file there, in ns
 
 
 class JanusSave(io.ComfyNode):
@@ -36,12 +37,12 @@ class JanusSave(io.ComfyNode):
             category="Janus",
             description="Writes a model as one file into your Janus model folder, smaller if you like, that loads fast "
             "and needs nothing beside it. Load Janus lists it from then on.",
-            **host.search_aliases("janus pro", "convert checkpoint", "quantise", "int8", "fp8"),
+            **inputs.search_aliases("janus pro", "convert checkpoint", "quantise", "int8", "fp8"),
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
-                    options=list(checkpoints()),
-                    default=EMBEDDED,
+                    options=list(folders.checkpoints()),
+                    default=folders.EMBEDDED,
                     tooltip="The model to write, as it lies on disk: LoRAs are not part of it.",
                 ),
                 io.Combo.Input(
@@ -64,24 +65,25 @@ class JanusSave(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, checkpoint: str | None, filename: str | None) -> bool | str:
         try:
-            if checkpoint is not None:  # else it comes over a link, and is known only when the graph runs
-                resolve(checkpoint)
+            if checkpoint is not None:  # None: it comes over a link
+                folders.checkpoint_path(checkpoint)
             if filename is not None:
-                place_of(filename)
+                new_file(filename)
         except ValueError as error:
             return str(error)
         return True
 
     @classmethod
     def fingerprint_inputs(cls, filename: str | None, **_: object) -> int | None:
-        """A file that is there is not written again; one that was deleted is."""
+        """When the file was last missing, so that a deleted file is written again, and one that is there is not."""
         if filename is None:
             return None
-        path = place_of(filename)
-        _missing[path] += not path.exists()
-        return _missing[path]
+        path = new_file(filename)
+        if not path.exists():
+            _last_missing[path] = time.time_ns()
+        return _last_missing.get(path)
 
     @classmethod
     def execute(cls, checkpoint: str, dtype: str, filename: str) -> io.NodeOutput:
-        path = convert(resolve(checkpoint), place_of(filename), dtype=dtype, progress=host.progress())
+        path = convert(folders.checkpoint_path(checkpoint), new_file(filename), dtype=dtype, progress=canvas.progress())
         return io.NodeOutput(ui={"text": [str(path)]})

@@ -1,4 +1,4 @@
-"""Which seed drew which picture: on the canvas, and in what is saved."""
+"""The seed of each picture of a batch: on the canvas, and in the metadata of saved PNG files."""
 
 from __future__ import annotations
 
@@ -10,34 +10,37 @@ from comfy_api.latest import io, ui
 from ..janus_core.generation.sampling import MAX_SEED
 
 KEY = "janus_seeds"
-MOST = 64  # pictures that a node draws at once
+MAX_BATCH = 64  # pictures that a node draws at once
 
 
 def seed_of(seed: int, picture: int) -> int:
-    """The seed of one picture of a batch, with which it is drawn again alone."""
+    """The seed that draws one picture of a batch again, alone."""
     return (seed + picture) & MAX_SEED
 
 
 def thumbnails(pictures: torch.Tensor, seed: int) -> list[dict[str, Any]]:
-    """Where ComfyUI serves each of [N, H, W, 3] from its temporary folder, and its seed, as text: JavaScript rounds."""
+    """For each of the pictures [N, H, W, 3], a temporary file that ComfyUI serves, and the seed.
+
+    The seed is text, as JavaScript rounds numbers above 2^53.
+    """
     files = ui.ImageSaveHelper.save_images(pictures, "janus", io.FolderType.temp, cls=None, compress_level=1)
     return [{**file, "seed": str(seed_of(seed, i))} for i, file in enumerate(files)]
 
 
 def note_seeds(request: dict[str, Any]) -> dict[str, Any]:
-    """For each drawing node of a queued prompt, write down the seeds of its pictures where PNG files keep their workflow.
+    """Add the seeds of each drawing node's pictures to a request's metadata, which PNG files keep beside the workflow.
 
-    This is done when a prompt is queued, so that a picture that comes from ComfyUI's cache is saved with them too. A
-    seed or batch size that comes over a link is not known then, and its node is left out.
+    This happens when a prompt is queued, so that pictures from ComfyUI's cache are saved with their seeds too. A node
+    whose seed or batch size comes over a link is left out: its value is not known yet.
     """
-    noted = {}
+    seeds = {}
     for number, node in request.get("prompt", {}).items():
-        if not isinstance(node, dict):  # the server will say so
+        if not isinstance(node, dict):  # the server rejects it
             continue
         seed, count = (node.get("inputs", {}).get(name) for name in ("seed", "batch_size"))
         if node.get("class_type") == "JanusTextToImage" and isinstance(seed, int) and isinstance(count, int):
-            noted[number] = [seed_of(seed, i) for i in range(min(count, MOST))]
-    if noted:
+            seeds[number] = [seed_of(seed, i) for i in range(min(count, MAX_BATCH))]
+    if seeds:
         data = request.setdefault("extra_data", {})
-        data["extra_pnginfo"] = {**(data.get("extra_pnginfo") or {}), KEY: noted}
+        data["extra_pnginfo"] = {**(data.get("extra_pnginfo") or {}), KEY: seeds}
     return request

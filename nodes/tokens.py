@@ -1,14 +1,13 @@
-"""Tokens as a value of their own: the codes that a picture is drawn in."""
+"""VQ Decode: picture tokens to pictures."""
 
 from __future__ import annotations
 
 from comfy_api.latest import io
 
 from ..janus_core import ImageTokens
-from . import host
-from .load import JanusType
-
-TokensType = io.Custom("JANUS_TOKENS")
+from . import inputs
+from .host.weights import HostedJanus
+from .types import JanusType, TokensType
 
 
 class JanusVQDecode(io.ComfyNode):
@@ -19,7 +18,7 @@ class JanusVQDecode(io.ComfyNode):
             display_name="VQ Decode",
             category="Janus",
             description="Turns picture tokens into pictures.",
-            **host.search_aliases("autoregressive", "tokens to image", "codebook"),
+            **inputs.search_aliases("autoregressive", "tokens to image", "codebook"),
             inputs=[
                 JanusType.Input("janus", tooltip="The model that drew the tokens, from Load Janus."),
                 TokensType.Input("tokens", tooltip="The tokens of one or more pictures, from Janus Text-to-Image."),
@@ -28,5 +27,5 @@ class JanusVQDecode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, janus: host.HostedJanus, tokens: ImageTokens) -> io.NodeOutput:
-        return io.NodeOutput(host.to_image(janus.to_decode(tokens).decode(tokens, progress=host.heed_interrupts)))
+    def execute(cls, janus: HostedJanus, tokens: ImageTokens) -> io.NodeOutput:
+        return io.NodeOutput(janus.decode(tokens))

@@ -1,4 +1,4 @@
-"""The layers that the model is built from under ComfyUI: its own, and ones of 8 bits that it can offload and patch."""
+"""The layers that a model is built from under ComfyUI: its own, and 8-bit ones that it can offload and patch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ...janus_core.model.quantised import QuantisedLinear, dequantise, quantise, quantised_linear, scaled_linear
+from ...janus_core.model.quantised import Layers, QuantisedLinear, dequantise, quantise, quantised_linear, scaled_linear
 
 
 class Operations(comfy.ops.disable_weight_init):
-    """ComfyUI's layers, each made with its weights: newer versions leave them out of layers that load as usual."""
+    """ComfyUI's layers, made and loaded as PyTorch does it: newer versions make Linear and Embedding without weights."""
 
     class Linear(comfy.ops.disable_weight_init.Linear):
         __init__ = nn.Linear.__init__
@@ -26,24 +26,24 @@ class Operations(comfy.ops.disable_weight_init):
         _load_from_state_dict = nn.Module._load_from_state_dict
 
 
-def is_unpatched(layer: Any) -> bool:
-    """Whether a layer computes with its weight as it lies: ComfyUI has nothing to add to it at each use."""
+def unpatched_at_use(layer: Any) -> bool:
+    """Whether a layer computes with its stored weights. ComfyUI patches those of offloaded layers at each use."""
     return not layer.weight_function and not layer.bias_function
 
 
 class QuantisedHostedLinear(QuantisedLinear, Operations.Linear):
-    """An 8-bit layer that ComfyUI can offload, and patch: it is un-scaled, changed in float32 and rounded back."""
+    """An 8-bit layer that ComfyUI can offload and patch: dequantised, patched in float32 and quantised again."""
 
     comfy_cast_weights = True
     forward = comfy.ops.disable_weight_init.Linear.forward
 
     @property
     def scale(self) -> torch.Tensor:
-        """A patched weight brings its own scale, which leaves with it when ComfyUI puts the original back."""
+        """A patched weight has a scale of its own, which goes with it when ComfyUI restores the original."""
         return getattr(self.weight, "scale", self.weight_scale)
 
     def forward_comfy_cast_weights(self, input: torch.Tensor) -> torch.Tensor:
-        if self.weight.device == input.device and is_unpatched(self):
+        if self.weight.device == input.device and unpatched_at_use(self):
             return quantised_linear(input, self.weight, self.scale, self.bias)
         scale = self.scale.to(input.device)
         if self.weight_function:
@@ -58,27 +58,30 @@ class QuantisedHostedLinear(QuantisedLinear, Operations.Linear):
         return out
 
     def _patched(self, device: torch.device, scale: torch.Tensor) -> torch.Tensor:
-        """The weight of an offloaded layer with its patches, which some versions would apply to the 8 bits as they are."""
+        """An offloaded layer's weight with its patches. Some versions of ComfyUI would apply them to the 8-bit numbers."""
         weight = dequantise(self.weight.to(device), scale)
         for patch in self.weight_function:
             weight = comfy.lora.calculate_weight(patch.patches[patch.key], weight, patch.key)
         return weight
 
     def convert_weight(self, weight: torch.Tensor, **_: Any) -> torch.Tensor:
-        """What ComfyUI asks for before it patches: the weight that the 8-bit one stands for."""
+        """Called by ComfyUI before it patches: the dequantised weight."""
         return dequantise(weight, self.scale.to(weight.device))
 
     def set_weight(self, weight: torch.Tensor, seed: int = 0, **_: Any) -> None:
-        """What ComfyUI hands a patched weight to."""
+        """Called by ComfyUI with the patched weight."""
         kind = self.weight.dtype
         scale = quantise(weight, kind)[1]
-        patched: Any = nn.Parameter(_round_by_chance(weight / scale, kind, seed), requires_grad=False)
+        patched: Any = nn.Parameter(_stochastic_round(weight / scale, kind, seed), requires_grad=False)
         patched.scale = scale
         self.weight = patched
 
 
-def _round_by_chance(weight: torch.Tensor, kind: torch.dtype, seed: int) -> torch.Tensor:
-    """Up or down to 8 bits, nearer the likelier, so that changes too small for them are not lost in the mean."""
+LAYERS = Layers(Operations, QuantisedHostedLinear)
+
+
+def _stochastic_round(weight: torch.Tensor, kind: torch.dtype, seed: int) -> torch.Tensor:
+    """Stochastic rounding to 8 bits, which keeps the mean of changes that are too small for them."""
     if kind != torch.int8:
         return comfy.float.stochastic_rounding(weight, kind, seed=seed)
     noise = torch.Generator(weight.device).manual_seed(seed)

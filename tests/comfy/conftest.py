@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from comfy_server import PACK, ComfyServer, Graph, node_of, shipped
@@ -44,6 +45,24 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
     shutil.copytree(TINY, elsewhere / "checkpoints" / "family" / "tiny elsewhere")
     with running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def nodes(server: ComfyServer) -> dict[str, Any]:
+    """What ComfyUI says about each of the pack's nodes."""
+    info = server.get("/object_info").json()
+    return {name: node for name, node in info.items() if node["python_module"] == "custom_nodes.janus-nodes"}
+
+
+@pytest.fixture
+def offered(server: ComfyServer) -> Callable[[], list[str]]:
+    """Asks for the checkpoints that Load Janus offers now."""
+
+    def ask() -> list[str]:
+        node = server.get("/object_info/JanusLoader").json()["JanusLoader"]
+        return node["input"]["required"]["checkpoint"][1]["options"]
+
+    return ask
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Whatever goes in, the user reads one clear sentence, and the server goes on working."""
+"""Whatever goes in, the user reads one clear sentence, and the server keeps working."""
 
 import json
 import re

@@ -28,17 +28,11 @@ def spoken(node: dict[str, Any]) -> dict[str, Any]:
     for group in ("required", "optional"):
         for name, (_, options) in node["input"].get(group, {}).items():
             inputs[name] = {"name": options.get("display_name") or name, "tooltip": options.get("tooltip", "")}
-            if options.get("control_after_generate", name == "seed"):  # unless told, the frontend gives a seed one
+            if options.get("control_after_generate", name == "seed"):  # by default the frontend gives a seed one
                 inputs["control_after_generate"] = {"name": "control after generate"}
     outputs = zip(node["output_name"], node["output_tooltips"] or [], strict=True)
     said = {"display_name": node["display_name"], "description": node["description"], "inputs": inputs}
     return said | {"outputs": {str(i): {"name": name, "tooltip": text} for i, (name, text) in enumerate(outputs)}}
-
-
-@pytest.fixture(scope="module")
-def nodes(server: ComfyServer) -> dict[str, Any]:
-    info = server.get("/object_info").json()
-    return {name: node for name, node in info.items() if node["python_module"] == "custom_nodes.janus-nodes"}
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,7 @@ def test_a_lora_changes_the_picture_and_leaves_the_model_as_it_was(
     assert np.abs(patched.astype(int) - plain).mean() > 5
     assert np.array_equal(draw(server, unsure), plain)
     draw_node = node_of(unsure, "JanusTextToImage")
-    unsure[draw_node]["inputs"]["batch_size"] = 2  # so that it is drawn anew and not taken from ComfyUI's cache
+    unsure[draw_node]["inputs"]["batch_size"] = 2  # so that it is drawn again and not taken from ComfyUI's cache
     assert np.abs(draw(server, unsure).astype(int) - plain).max() <= 1
 
 

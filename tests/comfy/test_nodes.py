@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,24 +23,17 @@ NODES = {
 }
 
 
-def ours(server: ComfyServer) -> dict[str, Any]:
-    info = server.get("/object_info").json()
-    return {name: node for name, node in info.items() if node["python_module"] == "custom_nodes.janus-nodes"}
+Offered = Callable[[], list[str]]
 
 
-def offered(server: ComfyServer) -> list[str]:
-    return ours(server)["JanusLoader"]["input"]["required"]["checkpoint"][1]["options"]
-
-
-def test_the_nodes_are_there(server: ComfyServer) -> None:
-    nodes = ours(server)
+def test_the_nodes_are_there(nodes: dict[str, Any]) -> None:
     assert {name: node["display_name"] for name, node in nodes.items()} == NODES
     assert {node["category"] for node in nodes.values()} == {"Janus"}
 
 
 @pytest.mark.parametrize("name", NODES)
-def test_every_input_output_and_node_explains_itself(server: ComfyServer, name: str) -> None:
-    node = ours(server)[name]
+def test_every_input_output_and_node_explains_itself(nodes: dict[str, Any], name: str) -> None:
+    node = nodes[name]
     assert node["description"]
     for group in ("required", "optional"):
         for key, (_, options) in node["input"].get(group, {}).items():
@@ -49,25 +43,25 @@ def test_every_input_output_and_node_explains_itself(server: ComfyServer, name: 
     assert all(label != kind for label, kind in zip(node["output_name"], node["output"], strict=True))
 
 
-def test_offers_the_embedded_checkpoint_first_and_those_of_every_model_folder(server: ComfyServer) -> None:
-    names = offered(server)
+def test_offers_the_embedded_checkpoint_first_and_those_of_every_model_folder(offered: Offered) -> None:
+    names = offered()
     assert names[0] == "janus-mini (embedded, draws shapes)"
     assert {"tiny", "Janus-Pro-tiny", "family/tiny elsewhere"} <= set(names)
 
 
-def test_offers_a_single_weight_file_beside_its_config(server: ComfyServer) -> None:
+def test_offers_a_single_weight_file_beside_its_config(server: ComfyServer, offered: Offered) -> None:
     folder = server.base / "models" / "janus" / "single"
     shutil.copytree(TINY, folder)
     (folder / "model.safetensors").rename(folder / "my finetune.safetensors")
-    assert "single/my finetune.safetensors" in offered(server)
-    assert "single" not in offered(server)
+    assert "single/my finetune.safetensors" in offered()
+    assert "single" not in offered()
 
 
-def test_folders_without_config_or_weights_are_not_offered(server: ComfyServer) -> None:
+def test_folders_without_config_or_weights_are_not_offered(server: ComfyServer, offered: Offered) -> None:
     for name, file in (("only config", "config.json"), ("only weights", "model.safetensors")):
         (server.base / "models" / "janus" / name).mkdir()
         shutil.copy(TINY / file, server.base / "models" / "janus" / name)
-    assert not {"only config", "only weights"} & set(offered(server))
+    assert not {"only config", "only weights"} & set(offered())
 
 
 @pytest.mark.parametrize("name", ["tiny", "Janus-Pro-tiny", "family/tiny elsewhere"])

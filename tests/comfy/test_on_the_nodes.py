@@ -1,4 +1,4 @@
-"""What the server tells the canvas, and what it writes into pictures: previews, words, conversations, seeds."""
+"""What the server sends the canvas, and what it writes into pictures: previews, words, conversations, seeds."""
 
 import itertools
 import json
@@ -50,7 +50,7 @@ def test_a_batch_size_beyond_reason_is_only_refused(server: ComfyServer, drawing
     assert run.end == "rejected"
 
 
-def test_each_word_is_told_as_it_comes(server: ComfyServer, describing: Graph) -> None:
+def test_each_word_is_sent_as_it_comes(server: ComfyServer, describing: Graph) -> None:
     describe = node_of(describing, "JanusDescribeImage")
     run = server.run(describing)
     words = [m["data"]["output"]["text"] for m in run.messages if m["type"] == "janus.output"]

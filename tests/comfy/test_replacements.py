@@ -1,4 +1,4 @@
-"""The table by which another pack's nodes become ours, and what a ComfyUI that replaces nodes is told of it."""
+"""The table by which another pack's nodes become ours, and how a ComfyUI that replaces nodes gets it."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class NodeReplace:
 
 
 @pytest.mark.parametrize("newer", [True, False])
-def test_a_comfyui_that_replaces_nodes_is_told_all_rules(monkeypatch: pytest.MonkeyPatch, newer: bool) -> None:
-    """There is no such ComfyUI to test against here: a stand-in takes what it would be told."""
-    told: list[NodeReplace] = []
+def test_a_comfyui_that_replaces_nodes_gets_all_rules(monkeypatch: pytest.MonkeyPatch, newer: bool) -> None:
+    """A stand-in for such a ComfyUI records the rules."""
+    registered: list[NodeReplace] = []
 
     async def register(rule: NodeReplace) -> None:
-        told.append(rule)
+        registered.append(rule)
 
     api = SimpleNamespace(node_replacement=SimpleNamespace(register=register))
     latest = SimpleNamespace(ComfyAPI=lambda: api, io=SimpleNamespace(NodeReplace=NodeReplace) if newer else object())
@@ -53,4 +53,4 @@ def test_a_comfyui_that_replaces_nodes_is_told_all_rules(monkeypatch: pytest.Mon
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     asyncio.run(module.register())
-    assert [vars(rule) for rule in told] == (RULES if newer else [])
+    assert [vars(rule) for rule in registered] == (RULES if newer else [])

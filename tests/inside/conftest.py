@@ -1,4 +1,4 @@
-"""ComfyUI's library and this pack in the tests' own process, for what no server tells: patchers, weights, residency.
+"""ComfyUI's library and this pack in the tests' own process, for what no server shows: patchers, weights, residency.
 
 ComfyUI's modules have names that other tests use too, so these tests run in a process of their own, which
 tests/comfy/test_inside.py starts.
@@ -10,6 +10,7 @@ import importlib.util
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -42,7 +43,12 @@ def import_pack(name: str) -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def host() -> Any:
-    """The pack's `nodes.host`."""
+def pack() -> Callable[[str], Any]:
+    """Imports a module of the pack by its name there, such as "nodes.preview"."""
     import_pack("pack")
-    return importlib.import_module("pack.nodes.host")
+    return lambda name: importlib.import_module(f"pack.{name}")
+
+
+@pytest.fixture(scope="session")
+def weights(pack: Callable[[str], Any]) -> Any:
+    return pack("nodes.host.weights")

@@ -1,8 +1,7 @@
-"""LoRAs on ComfyUI's patchers: the weights are the merged ones, wherever they lie, and the original stays as it was."""
+"""LoRAs on ComfyUI's patchers: the weights are the merged ones, wherever they are, and the original stays as it was."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,8 @@ Make = Callable[..., list[Any]]
 
 
 @pytest.fixture
-def hosted(host: Any) -> Any:
-    return host.load_janus(TINY, "fp32")
+def hosted(weights: Any) -> Any:
+    return weights.load_janus(TINY, "fp32")
 
 
 @pytest.fixture
@@ -60,20 +59,22 @@ def numbers(janus: Any) -> torch.Tensor:
 
 
 def loaded(hosted: Any) -> torch.Tensor:
-    return numbers(hosted._ready(0, tuple(hosted._patchers)))
+    core = hosted.core
+    everything = core.drawing_need("a red circle") + core.answering_need("What is it?") + core.decoding_need()
+    return numbers(hosted.ready(everything))
 
 
 def offload(hosted: Any) -> None:
-    """Leave every weight where idle ones lie, to be patched at each use."""
+    """Leave every weight on the offload device, to be patched at each use."""
     for patcher in hosted._patchers.values():
         patcher.detach()
         patcher.partially_load(patcher.load_device, 0.1)
     assert sum(patcher.lowvram_patch_counter() for patcher in hosted._patchers.values()) == len(LANGUAGE)
 
 
-def merged(host: Any, *loras: tuple[list[Any], float], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def merged(weights: Any, *loras: tuple[list[Any], float], dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """The same of a Janus whose weights had the LoRAs added in float32 before they were rounded to `dtype`."""
-    janus = host.load(TINY)
+    janus = weights.load(TINY)
     state = janus.model.state_dict()
     for layers, strength in loras:
         for layer in layers:
@@ -81,83 +82,85 @@ def merged(host: Any, *loras: tuple[list[Any], float], dtype: torch.dtype = torc
             start, length = layer.target.rows or (0, len(weight))
             weight[start : start + length] += strength * layer.scale * (layer.up @ layer.down)
     janus.model.to(dtype)
-    janus.dtype = dtype
+    janus.precision = weights.Precision(dtype)
     return numbers(janus)
 
 
 @pytest.mark.parametrize("strength", [1.0, -0.7, 20.0])
-def test_equals_merging_in_float32(host: Any, hosted: Any, lora: Make, strength: float) -> None:
+def test_equals_merging_in_float32(weights: Any, hosted: Any, lora: Make, strength: float) -> None:
     layers = lora(1)
-    expected = merged(host, (layers, strength))
-    assert (expected - merged(host)).abs().max() > 0.1
+    expected = merged(weights, (layers, strength))
+    assert (expected - merged(weights)).abs().max() > 0.1
     torch.testing.assert_close(loaded(hosted.with_lora(layers, strength)), expected, rtol=0, atol=1e-4)
 
 
-def test_equals_merging_in_float32_when_all_is_offloaded(host: Any, hosted: Any, lora: Make) -> None:
+def test_equals_merging_in_float32_when_all_is_offloaded(weights: Any, hosted: Any, lora: Make) -> None:
     layers = lora(1)
     patched = hosted.with_lora(layers, 1.0)
     offload(patched)
-    torch.testing.assert_close(numbers(patched._janus), merged(host, (layers, 1.0)), rtol=0, atol=1e-4)
-    host.comfy.model_management.unload_all_models()
-    assert torch.equal(loaded(hosted), merged(host))
+    torch.testing.assert_close(numbers(patched.core), merged(weights, (layers, 1.0)), rtol=0, atol=1e-4)
+    weights.comfy.model_management.unload_all_models()
+    assert torch.equal(loaded(hosted), merged(weights))
 
 
-def test_bf16_weights_are_those_merged_in_float32_and_rounded(host: Any, lora: Make) -> None:
+def test_bf16_weights_are_those_merged_in_float32_and_rounded(weights: Any, lora: Make) -> None:
     layers = lora(1)
-    patched = host.load_janus(TINY, "bf16").with_lora(layers, 1.0)
-    assert torch.equal(loaded(patched), merged(host, (layers, 1.0), dtype=torch.bfloat16))
+    patched = weights.load_janus(TINY, "bf16").with_lora(layers, 1.0)
+    assert torch.equal(loaded(patched), merged(weights, (layers, 1.0), dtype=torch.bfloat16))
 
 
 @pytest.mark.parametrize("dtype", ["int8", "fp8_e4m3fn"])
-def test_8_bit_weights_take_a_lora_about_as_exactly_as_they_are_themselves(host: Any, lora: Make, dtype: str) -> None:
+def test_8_bit_weights_take_a_lora_about_as_exactly_as_they_are_themselves(
+    weights: Any, lora: Make, dtype: str
+) -> None:
     layers = lora(1)
-    hosted = host.load_janus(TINY, dtype)
-    plain, rounding = loaded(hosted), (loaded(hosted) - merged(host)).abs().mean()
+    hosted = weights.load_janus(TINY, dtype)
+    plain, rounding = loaded(hosted), (loaded(hosted) - merged(weights)).abs().mean()
     patched = hosted.with_lora(layers, 0.5)
-    error = (loaded(patched) - merged(host, (layers, 0.5))).abs().mean()
-    assert error < 3 * rounding < (plain - merged(host, (layers, 0.5))).abs().mean()
+    error = (loaded(patched) - merged(weights, (layers, 0.5))).abs().mean()
+    assert error < 3 * rounding < (plain - merged(weights, (layers, 0.5))).abs().mean()
     assert torch.equal(loaded(hosted), plain)
 
 
-def test_an_offloaded_8_bit_weight_takes_a_lora_without_rounding_it_again(host: Any, lora: Make) -> None:
+def test_an_offloaded_8_bit_weight_takes_a_lora_without_rounding_it_again(weights: Any, lora: Make) -> None:
     layers = lora(1)
-    hosted = host.load_janus(TINY, "int8")
+    hosted = weights.load_janus(TINY, "int8")
     patched = hosted.with_lora(layers, 0.5)
-    expected = merged(host, (layers, 0.5))
+    expected = merged(weights, (layers, 0.5))
     rounded = (loaded(patched) - expected).abs().mean()
     plain = loaded(hosted)
     offload(patched)
-    assert (numbers(patched._janus) - expected).abs().mean() < 1.1 * rounded
-    host.comfy.model_management.unload_all_models()
+    assert (numbers(patched.core) - expected).abs().mean() < 1.1 * rounded
+    weights.comfy.model_management.unload_all_models()
     assert torch.equal(loaded(hosted), plain)
 
 
 @pytest.mark.parametrize("kind", [torch.int8, torch.float8_e4m3fn], ids=str)
-def test_rounding_by_chance_keeps_the_mean_of_changes_too_small_for_8_bits(host: Any, kind: torch.dtype) -> None:
+def test_stochastic_rounding_keeps_the_mean_of_changes_too_small_for_8_bits(pack: Any, kind: torch.dtype) -> None:
     weight = torch.full((50, 1000), 40.1)
-    round_by_chance = importlib.import_module("pack.nodes.host.operations")._round_by_chance
-    rounded = round_by_chance(weight, kind, seed=1)
+    stochastic_round = pack("nodes.host.operations")._stochastic_round
+    rounded = stochastic_round(weight, kind, seed=1)
     assert rounded.dtype == kind
-    assert torch.equal(rounded.float(), round_by_chance(weight, kind, seed=1).float())
+    assert torch.equal(rounded.float(), stochastic_round(weight, kind, seed=1).float())
     assert rounded.float().unique().numel() == 2
     assert abs(rounded.float().mean() - 40.1) < 0.05
 
 
-def test_a_lora_for_the_parts_of_a_stacked_weight(host: Any, hosted: Any, lora: Make) -> None:
+def test_a_lora_for_the_parts_of_a_stacked_weight(weights: Any, hosted: Any, lora: Make) -> None:
     name = "model.vision_model.encoder.layers.1.self_attn"
     layers = lora(5, {f"{name}.{part}_proj": (48, 48) for part in "qv"})
     assert {layer.target.key for layer in layers} == {f"{QKV}.weight"}
-    expected = merged(host, (layers, 1.0))
-    assert not torch.equal(expected, merged(host))
+    expected = merged(weights, (layers, 1.0))
+    assert not torch.equal(expected, merged(weights))
     torch.testing.assert_close(loaded(hosted.with_lora(layers, 1.0)), expected, rtol=0, atol=1e-4)
 
 
-def test_loras_stack_in_any_order(host: Any, hosted: Any, lora: Make) -> None:
+def test_loras_stack_in_any_order(weights: Any, hosted: Any, lora: Make) -> None:
     one, two = lora(1), lora(2)
     there = loaded(hosted.with_lora(one, 1.0).with_lora(two, 0.5))
     back = loaded(hosted.with_lora(two, 0.5).with_lora(one, 1.0))
     torch.testing.assert_close(there, back, rtol=0, atol=1e-4)
-    torch.testing.assert_close(there, merged(host, (one, 1.0), (two, 0.5)), rtol=0, atol=1e-4)
+    torch.testing.assert_close(there, merged(weights, (one, 1.0), (two, 0.5)), rtol=0, atol=1e-4)
 
 
 def test_a_lora_and_its_negative_cancel(hosted: Any, lora: Make) -> None:
@@ -167,11 +170,11 @@ def test_a_lora_and_its_negative_cancel(hosted: Any, lora: Make) -> None:
 
 
 def test_drawing_rearranges_the_weights_of_layers_that_are_not_patched_at_each_use(
-    host: Any, hosted: Any, lora: Make, monkeypatch: pytest.MonkeyPatch
+    pack: Any, hosted: Any, lora: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importlib.import_module("pack.janus_core.generation.cpu_kernels"), "LEAST", 1)
+    monkeypatch.setattr(pack("janus_core.generation.cpu_kernels"), "LEAST", 1)
     patched = hosted.with_lora(lora(1), 1.0)
-    janus = patched.to_draw("a red circle", 1, 5.0)
+    janus = patched.ready(patched.core.drawing_need("a red circle"))
 
     def drawn() -> tuple[set[str], list[int]]:
         """The layers that ran on rearranged weights, and the picture."""
@@ -194,7 +197,7 @@ def test_drawing_rearranges_the_weights_of_layers_that_are_not_patched_at_each_u
 
 
 def test_swapping_reads_no_file_and_leaves_no_trace(hosted: Any, lora: Make) -> None:
-    weights = {key: value.data_ptr() for key, value in hosted._janus.model.state_dict().items()}
+    weights = {key: value.data_ptr() for key, value in hosted.core.model.state_dict().items()}
     plain = loaded(hosted)
     first, second = hosted.with_lora(lora(1), 1.0), hosted.with_lora(lora(2), 1.0)
     a, b = loaded(first), loaded(second)
@@ -204,4 +207,4 @@ def test_swapping_reads_no_file_and_leaves_no_trace(hosted: Any, lora: Make) -> 
     assert torch.equal(loaded(second), b)
     del first, second
     assert torch.equal(loaded(hosted), plain)
-    assert {key: value.data_ptr() for key, value in hosted._janus.model.state_dict().items()} == weights
+    assert {key: value.data_ptr() for key, value in hosted.core.model.state_dict().items()} == weights

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import json
 import shutil
 from collections.abc import Callable
@@ -20,10 +19,10 @@ CPU = torch.device("cpu")
 PICTURES = torch.rand(2, 96, 96, 3, generator=torch.Generator().manual_seed(0))
 
 
-def fresh(host: Any, dtype: str = "fp32") -> Any:
+def fresh(weights: Any, dtype: str = "fp32") -> Any:
     """The tiny Janus behind patchers, shared with no other test."""
-    janus = host.load(TINY, CPU, dtype, layers=host.Layers(host.Operations, host.QuantisedHostedLinear))
-    return host.HostedJanus(janus, host.Precision.of(dtype), CPU, CPU)
+    execution = weights.Execution(CPU, unpatched=weights.unpatched_at_use)
+    return weights.HostedJanus(weights.load(TINY, CPU, dtype, layers=weights.LAYERS, execution=execution), CPU)
 
 
 def everything(janus: Any) -> list[Any]:
@@ -37,56 +36,56 @@ def offload(hosted: Any, share: float) -> list[torch.nn.Module]:
     """Load each part with room for a share of its weights; the modules left on the offload device."""
     for patcher in hosted._patchers.values():
         patcher.partially_load(CPU, max(0.1, share * patcher.model_size()))
-    return [m for m in hosted._janus.model.modules() if hasattr(m, "prev_comfy_cast_weights")]
+    return [m for m in hosted.core.model.modules() if hasattr(m, "prev_comfy_cast_weights")]
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8", "fp8_e4m3fn"])
 @pytest.mark.parametrize("share", [0, 0.3, 0.7])
-def test_a_partial_load_computes_what_a_full_one_does(host: Any, dtype: str, share: float) -> None:
-    expected = everything(host.load(TINY, dtype=dtype))
-    hosted = fresh(host, dtype)
+def test_a_partial_load_computes_what_a_full_one_does(weights: Any, dtype: str, share: float) -> None:
+    expected = everything(weights.load(TINY, dtype=dtype))
+    hosted = fresh(weights, dtype)
     left = offload(hosted, share)
-    model = hosted._janus.model
+    model = hosted.core.model
     table = model.language_model.model.embed_tokens  # which ComfyUI never moves
     own = [m for m in model.modules() if hasattr(m, "comfy_cast_weights") and m is not table]
     assert len(left) == len(own) if share == 0 else 0 < len(left) < len(own)
-    assert everything(hosted._janus) == expected
+    assert everything(hosted.core) == expected
 
 
 @pytest.mark.parametrize("share", [0, 0.5])
-def test_no_weight_is_used_where_it_lies(host: Any, share: float) -> None:
+def test_no_offloaded_weight_is_used_in_place(weights: Any, share: float) -> None:
     """Another dtype stands in for another device here: weights of it are either cast for each use, or an error."""
-    expected = everything(host.load(TINY))
-    hosted = fresh(host)
-    tower = hosted._janus.model.vision_model.vision_tower
+    expected = everything(weights.load(TINY))
+    hosted = fresh(weights)
+    tower = hosted.core.model.vision_model.vision_tower
     away = [m for m in offload(hosted, share) if not isinstance(m, torch.nn.Embedding)]  # whose output has its dtype
     assert away
     for module in away:
         module.double()
     tower.pos_embed.data = tower.pos_embed.data.double()  # belongs to no layer: a partial load never moves it
-    assert everything(hosted._janus) == expected
-    assert hosted._janus.model.embed_images(torch.rand(1, 3, 96, 96)).dtype == torch.float32
+    assert everything(hosted.core) == expected
+    assert hosted.core.model.embed_images(torch.rand(1, 3, 96, 96)).dtype == torch.float32
 
 
-def test_each_weight_is_in_one_part_but_the_words_are_in_none(host: Any) -> None:
-    hosted = fresh(host)
+def test_each_weight_is_in_one_part_but_the_words_are_in_none(weights: Any) -> None:
+    hosted = fresh(weights)
     keys = [key for patcher in hosted._patchers.values() for key in patcher.model.state_dict()]
     assert len(keys) == len(set(keys))
-    assert hosted._janus.model.state_dict().keys() - keys == {"language_model.model.embed_tokens.weight"}
+    assert hosted.core.model.state_dict().keys() - keys == {"language_model.model.embed_tokens.weight"}
 
 
-def test_unloading_while_nothing_runs_leaves_no_trace(host: Any) -> None:
-    hosted = fresh(host)
-    weights = {key: value.clone() for key, value in hosted._janus.model.state_dict().items()}
-    before = everything(hosted._janus)
+def test_unloading_while_nothing_runs_leaves_no_trace(weights: Any) -> None:
+    hosted = fresh(weights)
+    state = {key: value.clone() for key, value in hosted.core.model.state_dict().items()}
+    before = everything(hosted.core)
     for _ in range(3):
-        hosted.to_answer("What is it?", 5)
-        hosted.to_draw("a red circle", 1, 5.0)
-        host.comfy.model_management.unload_all_models()
+        hosted.ready(hosted.core.answering_need("What is it?", max_new_tokens=5))
+        hosted.ready(hosted.core.drawing_need("a red circle"))
+        weights.comfy.model_management.unload_all_models()
         offload(hosted, 0.3)
-    assert everything(hosted._janus) == before
-    host.comfy.model_management.unload_all_models()
-    assert all(torch.equal(weights[key], value) for key, value in hosted._janus.model.state_dict().items())
+    assert everything(hosted.core) == before
+    weights.comfy.model_management.unload_all_models()
+    assert all(torch.equal(state[key], value) for key, value in hosted.core.model.state_dict().items())
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +114,9 @@ def middling(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def measure(host: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[int, int]]]:
+def measure(weights: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[int, int]]]:
     """Runs something; for each load it asked ComfyUI for, the memory it asked for beside and the memory it then took."""
-    load = host.comfy.model_management.load_models_gpu
+    load = weights.comfy.model_management.load_models_gpu
 
     def measured(hosted: Any, run: Callable[[], object], known: list[torch.Tensor]) -> list[tuple[int, int]]:
         asked, taken = [], []
@@ -128,8 +127,8 @@ def measure(host: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tu
             asked.append(memory_required)
             live.peak = 0
 
-        monkeypatch.setattr(host.comfy.model_management, "load_models_gpu", spy)
-        with torch.no_grad(), LiveBytes([*hosted._janus.model.parameters(), *known]) as live:
+        monkeypatch.setattr(weights.comfy.model_management, "load_models_gpu", spy)
+        with torch.no_grad(), LiveBytes([*hosted.core.model.parameters(), *known]) as live:
             run()
         return list(zip(asked, [*taken[1:], live.peak], strict=True))
 
@@ -139,17 +138,16 @@ def measure(host: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tu
 @pytest.mark.parametrize("dtype", ["bf16", "int8"])
 @pytest.mark.parametrize("count", [1, 4, 16])
 def test_nodes_ask_for_the_memory_they_take(
-    host: Any, middling: Path, measure: Any, count: int, dtype: str, monkeypatch: pytest.MonkeyPatch
+    pack: Any, weights: Any, middling: Path, measure: Any, count: int, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pack.nodes.chat import JanusChat  # pyright: ignore[reportMissingImports]
-    from pack.nodes.describe import JanusDescribeImage  # pyright: ignore[reportMissingImports]
-    from pack.nodes.generate import JanusTextToImage  # pyright: ignore[reportMissingImports]
+    JanusChat, JanusDescribeImage = pack("nodes.chat").JanusChat, pack("nodes.describe").JanusDescribeImage
+    JanusTextToImage = pack("nodes.generate").JanusTextToImage
 
     # What ComfyUI's executor fills in before it calls a node.
     for node in (JanusDescribeImage, JanusChat):
         monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id="1"))
 
-    hosted = host.load_janus(middling, dtype)
+    hosted = weights.load_janus(middling, dtype)
     settings = {"seed": 0, "batch_size": count, "cfg": 5.0, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
     drawing = measure(hosted, lambda: JanusTextToImage.execute(hosted, "a red circle on a hill", **settings), [])
     assert len(drawing) == 2
@@ -168,45 +166,44 @@ def test_nodes_ask_for_the_memory_they_take(
 
 @pytest.mark.parametrize(("dtype", "count"), [("bf16", 1), ("int8", 1), ("int8", 4)])
 def test_drawing_asks_for_the_copies_of_rearranged_weights_too(
-    host: Any, middling: Path, measure: Any, count: int, dtype: str, monkeypatch: pytest.MonkeyPatch
+    pack: Any, weights: Any, middling: Path, measure: Any, count: int, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importlib.import_module("pack.janus_core.generation.cpu_kernels"), "LEAST", 2**17)
-    hosted = host.load_janus(middling, dtype)
-    ((asked, taken),) = measure(
-        hosted, lambda: hosted.to_draw("a red circle", count, 5.0).generate("a red circle", count), []
-    )
+    monkeypatch.setattr(pack("janus_core.generation.cpu_kernels"), "LEAST", 2**17)
+    hosted = weights.load_janus(middling, dtype)
+    request = ("a red circle", count)
+    ((asked, taken),) = measure(hosted, lambda: hosted.ready(hosted.core.drawing_need(*request)).generate(*request), [])
     # In rearranged int8 layers no weight is cast, as the estimate has it for the largest.
-    spare = 2 * 512 * 1408 * hosted._precision.compute.itemsize if dtype == "int8" and count == 4 else 0
+    spare = 2 * 512 * 1408 * hosted.core.precision.compute.itemsize if dtype == "int8" and count == 4 else 0
     assert taken <= asked <= 1.15 * taken + spare
 
 
 @pytest.mark.parametrize(("fast", "compute"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_a_cpu_computes_8_bits_in_bfloat16_where_it_is_fast_at_that(
-    host: Any, monkeypatch: pytest.MonkeyPatch, fast: bool, compute: torch.dtype
+    weights: Any, monkeypatch: pytest.MonkeyPatch, fast: bool, compute: torch.dtype
 ) -> None:
-    monkeypatch.setattr(host, "multiplies_bfloat16", lambda: fast)
-    hosted = host.load_janus(TINY, "int8")
-    assert hosted._janus.dtype == hosted._janus.model.gen_head.vision_head.weight.dtype == compute
-    assert host.load_janus(TINY, "fp32")._janus.dtype == torch.float32
+    monkeypatch.setattr(weights, "multiplies_bfloat16", lambda: fast)
+    hosted = weights.load_janus(TINY, "int8")
+    assert hosted.core.dtype == hosted.core.model.gen_head.vision_head.weight.dtype == compute
+    assert weights.load_janus(TINY, "fp32").core.dtype == torch.float32
 
 
-def test_a_second_load_of_the_same_files_and_dtype_shares_the_weights(host: Any, tmp_path: Path) -> None:
+def test_a_second_load_of_the_same_files_and_dtype_shares_the_weights(weights: Any, tmp_path: Path) -> None:
     folder = shutil.copytree(TINY, tmp_path / "copy")
-    first = host.load_janus(folder, "fp32")
-    assert host.load_janus(folder, "fp32") is first
-    assert host.load_janus(folder, "bf16")._janus is not first._janus
+    first = weights.load_janus(folder, "fp32")
+    assert weights.load_janus(folder, "fp32") is first
+    assert weights.load_janus(folder, "bf16").core is not first.core
     patched = first.with_lora([], 1.0)
-    janus = first._janus
+    janus = first.core
     del first
-    assert host.load_janus(folder, "fp32")._janus is janus, "a model with a LoRA keeps its base in use"
+    assert weights.load_janus(folder, "fp32").core is janus, "a model with a LoRA keeps its base in use"
     del patched, janus
     gc.collect()
-    assert not any(str(folder) in str(key) for key in host._loaded), "what nobody uses is forgotten"
+    assert not any(str(folder) in str(key) for key in weights._loaded), "what nobody uses is forgotten"
 
 
-def test_a_file_replaced_on_disk_is_not_shared(host: Any, tmp_path: Path) -> None:
+def test_a_file_replaced_on_disk_is_not_shared(weights: Any, tmp_path: Path) -> None:
     folder = shutil.copytree(TINY, tmp_path / "copy")
-    first = host.load_janus(folder, "fp32")
+    first = weights.load_janus(folder, "fp32")
     shutil.copy(TINY / "model.safetensors", folder / "new")
     (folder / "new").replace(folder / "model.safetensors")
-    assert host.load_janus(folder, "fp32")._janus is not first._janus
+    assert weights.load_janus(folder, "fp32").core is not first.core

@@ -1,6 +1,5 @@
 """Frames of pictures that are being drawn: what they show, and that they take no more time than they may."""
 
-import importlib
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -12,8 +11,8 @@ from PIL import Image
 
 
 @pytest.fixture(scope="module")
-def preview(host: Any) -> ModuleType:
-    return importlib.import_module("pack.nodes.preview")
+def preview(pack: Any) -> ModuleType:
+    return pack("nodes.preview")
 
 
 @pytest.fixture
@@ -30,12 +29,12 @@ def method() -> Iterator[Any]:
     args.preview_method = before
 
 
-def drawn(host: Any, preview: ModuleType, count: int = 3) -> tuple[Any, Any, list[Image.Image], torch.Tensor]:
+def drawn(weights: Any, preview: ModuleType, count: int = 3) -> tuple[Any, Any, list[Image.Image], torch.Tensor]:
     """The preview and what it shows of `count` pictures, given all the time it wants, and the finished pictures."""
-    janus = host.load_janus("janus-mini")
+    janus = weights.load_janus("janus-mini")
     watching = preview.preview_of(janus)
     watching.start -= 1e6
-    core = janus.to_draw("a red circle on a black background", count, 1.5)
+    core = janus.ready(janus.core.drawing_need("a red circle on a black background", count, cfg_weight=1.5))
     frames = []
 
     def progress(step: int, total: int, ids: torch.Tensor) -> None:
@@ -43,22 +42,24 @@ def drawn(host: Any, preview: ModuleType, count: int = 3) -> tuple[Any, Any, lis
             frames.append(frame)
 
     tokens = core.generate("a red circle on a black background", count, cfg_weight=1.5, progress=progress)
-    return watching, tokens, frames, janus.to_decode(tokens).decode(tokens)
+    return watching, tokens, frames, janus.decode(tokens)
 
 
 def as_array(frame: Image.Image) -> np.ndarray:
     return np.asarray(frame).astype(int)
 
 
-def test_none_makes_nothing(host: Any, preview: ModuleType, method: Any) -> None:
+def test_none_makes_nothing(weights: Any, preview: ModuleType, method: Any) -> None:
     method("none")
-    assert preview.preview_of(host.load_janus("janus-mini")) is None
+    assert preview.preview_of(weights.load_janus("janus-mini")) is None
 
 
 @pytest.mark.parametrize("name", ["auto", "latent2rgb", "taesd"])
-def test_each_frame_has_one_row_more_of_every_picture(host: Any, preview: ModuleType, method: Any, name: str) -> None:
+def test_each_frame_has_one_row_more_of_every_picture(
+    weights: Any, preview: ModuleType, method: Any, name: str
+) -> None:
     method(name)
-    watching, _, frames, pictures = drawn(host, preview)
+    watching, _, frames, pictures = drawn(weights, preview)
     assert len(frames) == 5  # of 6 rows: the last is the pictures' own
     last = as_array(watching.sheet(pictures))
     side = (last.shape[0] - preview.GAP) // 2
@@ -73,21 +74,23 @@ def test_each_frame_has_one_row_more_of_every_picture(host: Any, preview: Module
     assert (as_array(frames[-1])[side + preview.GAP :, side + preview.GAP :] == preview.BEHIND).all()
 
 
-def test_decoded_frames_are_nearer_the_picture_than_plain_colours(host: Any, preview: ModuleType, method: Any) -> None:
+def test_decoded_frames_are_nearer_the_picture_than_plain_colours(
+    weights: Any, preview: ModuleType, method: Any
+) -> None:
     errors = {}
     for name in ("latent2rgb", "taesd"):
         method(name)
-        watching, _, frames, pictures = drawn(host, preview, count=1)
+        watching, _, frames, pictures = drawn(weights, preview, count=1)
         last = as_array(watching.sheet(pictures))
         drawn_rows = last.shape[0] * 5 // 6
         errors[name] = np.abs(as_array(frames[-1]) - last)[:drawn_rows].mean()
     assert errors["taesd"] < errors["latent2rgb"] < 60
 
 
-def test_no_frame_when_there_is_no_time_for_one(host: Any, preview: ModuleType, method: Any) -> None:
+def test_no_frame_when_there_is_no_time_for_one(weights: Any, preview: ModuleType, method: Any) -> None:
     method("taesd")
-    watching, tokens, _, _ = drawn(host, preview, count=1)
-    late = preview.Preview(watching.core, watching.colours, whole=True)
+    watching, tokens, _, _ = drawn(weights, preview, count=1)
+    late = preview.Preview(watching.core, watching.colours, decodes=True)
     late.start -= 100
     late.spent = 100 * preview.SHARE + 1
     assert late(6, 36, tokens.ids[:, :6]) is None
@@ -103,23 +106,25 @@ def test_no_frame_when_there_is_no_time_for_one(host: Any, preview: ModuleType, 
     assert late(24, 36, tokens.ids[:, :24]) is None
 
 
-def test_quick_steps_are_told_now_and_then_and_the_last_one_always(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quick_steps_are_reported_now_and_then_and_the_last_one_always(
+    pack: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import comfy.utils
 
-    told: list[tuple[int, int]] = []
-    hook = lambda value, total, preview, node_id=None: told.append((value, total))
+    sent: list[tuple[int, int]] = []
+    hook = lambda value, total, preview, node_id=None: sent.append((value, total))
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
-    report = host.progress(run=1, runs=2)
+    report = pack("nodes.host.canvas").progress(run=1, runs=2)
     for step in range(1, 1001):
         report(step, 1000, None)
-    assert told[0] == (1001, 2000) and told[-1] == (2000, 2000)
-    assert len(told) < 200
+    assert sent[0] == (1001, 2000) and sent[-1] == (2000, 2000)
+    assert len(sent) < 200
 
 
-def test_an_interrupt_is_heeded_at_each_step_told_or_not(host: Any) -> None:
+def test_an_interrupt_stops_at_each_step_reported_or_not(pack: Any) -> None:
     import comfy.model_management as management
 
-    report = host.progress()
+    report = pack("nodes.host.canvas").progress()
     report(1, 1000, None)
     management.interrupt_current_processing(True)
     with pytest.raises(management.InterruptProcessingException):

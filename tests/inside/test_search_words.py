@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from typing import Any
 
 import pytest
@@ -21,26 +20,27 @@ WANTED = {
 }
 
 
-def schema_of(host: Any, name: str) -> Any:
-    host.register_folders()
+def schema_of(pack: Any, name: str) -> Any:
+    pack("nodes.host.folders").register_folders()
     module, node = name.split(".")
-    return getattr(importlib.import_module(f"pack.nodes.{module}"), node).define_schema()
+    return getattr(pack(f"nodes.{module}"), node).define_schema()
 
 
 @pytest.fixture
-def newer_schema(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def newer_schema(pack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """ComfyUI's Schema as newer versions have it."""
-    if "search_aliases" not in {field.name for field in dataclasses.fields(host.io.Schema)}:
+    io = pack("nodes.inputs").io
+    if "search_aliases" not in {field.name for field in dataclasses.fields(io.Schema)}:
         field = ("search_aliases", list, dataclasses.field(default_factory=list))
-        monkeypatch.setattr(host.io, "Schema", dataclasses.make_dataclass("Schema", [field], bases=(host.io.Schema,)))
+        monkeypatch.setattr(io, "Schema", dataclasses.make_dataclass("Schema", [field], bases=(io.Schema,)))
 
 
 @pytest.mark.parametrize("name", NODES)
-def test_every_schema_can_be_made_here(host: Any, name: str) -> None:
-    assert schema_of(host, name).node_id == name.split(".")[1]
+def test_every_schema_can_be_made_here(pack: Any, name: str) -> None:
+    assert schema_of(pack, name).node_id == name.split(".")[1]
 
 
 @pytest.mark.usefixtures("newer_schema")
 @pytest.mark.parametrize("name", NODES)
-def test_newer_comfyui_is_told_the_search_words(host: Any, name: str) -> None:
-    assert set(schema_of(host, name).search_aliases) >= WANTED.get(name, {"deepseek"})
+def test_newer_comfyui_gets_the_search_words(pack: Any, name: str) -> None:
+    assert set(schema_of(pack, name).search_aliases) >= WANTED.get(name, {"deepseek"})

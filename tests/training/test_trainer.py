@@ -158,9 +158,8 @@ def test_the_answer_loss_covers_the_answers_and_their_ends_and_nothing_else(mode
         expected = 0.0
         for sample in samples:
             features = model.embed_images(run.collate([sample]).pixels)
-            embeds, _ = embed_prompts(
-                model, [sample.ids], processor.image, processor.pad, features, torch.device("cpu")
-            )
+            special = {"image_id": processor.image, "pad": processor.pad}
+            embeds, _ = embed_prompts(model, [sample.ids], **special, features=features, device=torch.device("cpu"))
             logits = model.language_model.lm_head(model.language_model.model(embeds))[0]
             assert len(sample.answers) > 1
             for start, end in sample.answers:

@@ -70,7 +70,7 @@ def test_too_long_a_conversation_says_which_turns_to_drop(janus: janus_core.Janu
     for oldest in (1, 3):
         room = janus.context - need[oldest]
         with pytest.raises(InputError, match=f"drop turns? 1.*set drop_turns to {oldest}") as caught:
-            check_room(janus, asked, room)
+            check_room(janus, asked, room, setting="drop_turns")
         assert f"takes {need[0]} tokens" in str(caught.value)
         check_room(janus, asked.without_oldest(oldest), room)
     with pytest.raises(InputError, match="fewer words"):

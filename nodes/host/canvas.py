@@ -1,0 +1,92 @@
+"""What a user sees while a node runs: the progress bar, preview frames, words of an answer; and the user's interrupt."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import comfy.cli_args
+import comfy.model_management
+import comfy.utils
+from PIL import Image
+
+from ...janus_core import Janus
+
+Progress = Callable[[int, int, Any], None]
+MIN_INTERVAL = 0.2  # seconds between two progress messages, as sending them takes time from the work
+
+
+def raise_if_interrupted(*_: object) -> None:
+    """A `progress` of the core that shows nothing: raises when the user has pressed interrupt."""
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def progress(
+    run: int = 0, runs: int = 1, *, preview: Callable[[int, int, Any], Image.Image | None] | None = None
+) -> Progress:
+    """A `progress` of the core that moves the node's bar and raises when the user has pressed interrupt.
+
+    The node makes `runs` equal calls of the core, and this is the one with index `run`. `preview` is called with the same
+    arguments and returns a frame to show, or None.
+    """
+    bar, last_sent = comfy.utils.ProgressBar(runs), 0.0
+
+    def report(step: int, total: int, tokens: Any) -> None:
+        nonlocal last_sent
+        raise_if_interrupted()
+        frame = preview(step, total, tokens) if preview else None
+        now = time.monotonic()
+        if frame or step == total or now - last_sent >= MIN_INTERVAL:
+            last_sent = now
+            bar.update_absolute(run * total + step, runs * total, frame and _jpeg(frame))
+
+    return report
+
+
+def answer_progress(
+    core: Janus, node: str, shown: Callable[[str], dict[str, list]], *, run: int = 0, runs: int = 1
+) -> Progress:
+    """`progress` for an answer, which also sends the canvas what the `node` shows: `shown(the answer so far)`."""
+    move_bar = progress(run, runs)
+
+    def report(step: int, total: int, ids: list[list[int]]) -> None:
+        move_bar(step, total, ids)
+        _send_output(node, shown(core.processor.decode(ids[0])))
+
+    return report
+
+
+def show_frame(frame: Image.Image) -> None:
+    """Show the last preview frame."""
+    comfy.utils.ProgressBar(1).update_absolute(1, 1, _jpeg(frame))
+
+
+def preview_method() -> str:
+    """The --preview-method of this ComfyUI: "none", "auto", "latent2rgb" or "taesd"."""
+    return comfy.cli_args.args.preview_method.value
+
+
+def on_prompt(handler: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Pass every request to run a workflow through `handler` before it is queued."""
+    _server().add_on_prompt_handler(handler)
+
+
+def _jpeg(frame: Image.Image) -> tuple[str, Image.Image, int]:
+    return "JPEG", frame, max(frame.size)
+
+
+def _send_output(node: str, output: dict[str, Any]) -> None:
+    """Send the pack's scripts on the canvas that queued this run what a node shows so far."""
+    server = _server()
+    if server is None or server.client_id is None:  # no canvas queued it, and None would send to every client
+        return
+    data = {"node": node, "output": output, "prompt_id": server.last_prompt_id}
+    server.send_sync("janus.output", data, server.client_id)
+
+
+def _server() -> Any:
+    """ComfyUI's server, or None without one. Imported here, since the module brings all of ComfyUI's nodes with it."""
+    from server import PromptServer
+
+    return getattr(PromptServer, "instance", None)

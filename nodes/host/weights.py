@@ -1,0 +1,158 @@
+"""Models whose weights ComfyUI moves: its patchers, LoRAs on them, the registry of what is loaded, and dtype "auto"."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import weakref
+from pathlib import Path
+from typing import Any
+
+import comfy.cli_args
+import comfy.lora
+import comfy.model_management
+import comfy.model_patcher
+import torch
+from torch import nn
+
+from ...janus_core import ImageTokens, Janus, load
+from ...janus_core.generation.execution import Execution
+from ...janus_core.memory import PARTS, Need, fitting_precision
+from ...janus_core.model.cpu_ops import multiplies_bfloat16
+from ...janus_core.precision import EIGHT_BIT, NAMES, Precision
+from ...janus_core.weights.checkpoint import find
+from ...janus_core.weights.lora import LoraLayer, read_lora
+from .canvas import raise_if_interrupted
+from .folders import checkpoint_stamps
+from .operations import LAYERS, unpatched_at_use
+
+DTYPES = ("auto", *NAMES)
+
+
+def _compute_dtype(device: torch.device) -> torch.dtype:
+    """The smallest dtype that the device is fast in."""
+    if device.type == "cpu":  # ComfyUI would say float32 for every CPU
+        return torch.bfloat16 if multiplies_bfloat16() else torch.float32
+    if comfy.model_management.should_use_bf16(device):
+        return torch.bfloat16
+    return torch.float16 if comfy.model_management.should_use_fp16(device) else torch.float32
+
+
+def _part(model: nn.Module, part: str) -> nn.Module:
+    """A module with only one of the model's PARTS, under the same keys. ComfyUI's log names it by its class."""
+    root = type(f"Janus{part}", (nn.Module,), {})()
+    for name in PARTS[part]:
+        *path, last = name.split(".")
+        parent = root
+        for step in path:
+            if step not in parent._modules:
+                parent.add_module(step, nn.Module())
+            parent = parent.get_submodule(step)
+        parent.add_module(last, model.get_submodule(name))
+    return root
+
+
+class HostedJanus:
+    """A Janus whose weights ComfyUI moves between devices, with one patcher for each of PARTS.
+
+    The table of word embeddings is in none of them and stays on the offload device: only the rows looked up are copied.
+    """
+
+    def __init__(self, core: Janus, offload_device: torch.device):
+        self.core = core  # its weights may be anywhere until `ready`
+        self._base: HostedJanus | None = None
+        self._patchers = {}
+        for part in PARTS:
+            # Not the CoreModelPatcher of newer versions: its dynamic VRAM copies weights from system memory at each use,
+            # hundreds of times a picture and outside any CUDA graph, and does not know the scales of 8-bit weights.
+            self._patchers[part] = comfy.model_patcher.ModelPatcher(
+                _part(core.model, part), load_device=core.device, offload_device=offload_device
+            )
+
+    def ready(self, need: Need) -> Janus:
+        """The core Janus, with the needed parts on the device as far as they and the needed bytes fit there."""
+        comfy.model_management.load_models_gpu([self._patchers[part] for part in need.parts], need.bytes)
+        return self.core
+
+    def decode(self, tokens: ImageTokens) -> torch.Tensor:
+        """The tokens' pictures, float32 [N, H, W, 3] in 0..1, on the device where ComfyUI keeps images.
+
+        Raises InputError for another model's tokens, and when the user has pressed interrupt.
+        """
+        core = self.ready(self.core.decoding_need(tokens))
+        return core.decode(tokens, progress=raise_if_interrupted).to(comfy.model_management.intermediate_device())
+
+    def read_lora(self, path: Path) -> list[LoraLayer]:
+        """The layers of a LoRA file. Raises CheckpointError where they do not fit this model."""
+        return read_lora(path, self.core.model)
+
+    def with_lora(self, layers: list[LoraLayer], strength: float) -> HostedJanus:
+        """This Janus with one more LoRA. Both share their weights, which ComfyUI patches when it loads a part."""
+        patched = copy.copy(self)
+        patched._base = self  # keeps the base in the registry, so that Load Janus finds the weights
+        patched._patchers = dict(self._patchers)
+        for part, names in PARTS.items():
+            under = tuple(f"{name}." for name in names)
+            if of_part := [layer for layer in layers if layer.target.key.startswith(under)]:
+                patched._patchers[part] = self._patchers[part].clone()
+                patched._patchers[part].add_patches(_patches(of_part), strength)
+        return patched
+
+
+def _patches(layers: list[LoraLayer]) -> dict[Any, Any]:
+    """LoRA layers as ComfyUI's patcher takes them: by key, or by (key, (dimension, start, length)) for some rows of it."""
+    tensors, targets = {}, {}
+    for i, layer in enumerate(layers):
+        rank = layer.down.shape[0]
+        alpha = torch.tensor(layer.scale * rank, dtype=torch.float64)
+        tensors |= {f"{i}.lora_up.weight": layer.up, f"{i}.lora_down.weight": layer.down, f"{i}.alpha": alpha}
+        key, rows = layer.target.key, layer.target.rows
+        targets[str(i)] = key if rows is None else (key, (0, *rows))
+    return comfy.lora.load_lora(tensors, targets)
+
+
+# By (checkpoint_stamps, precision): what is in use, so that a second Load Janus of the same files shares its weights.
+_loaded: weakref.WeakValueDictionary[Any, HostedJanus] = weakref.WeakValueDictionary()
+
+
+def load_janus(checkpoint: str | Path, choice: str = "auto") -> HostedJanus:
+    """A checkpoint, loaded to ComfyUI's offload device unless it is in use already. Raises CheckpointError.
+
+    `choice` is one of DTYPES; for "auto" see `memory.fitting_precision`.
+    """
+    device, stamps = comfy.model_management.get_torch_device(), checkpoint_stamps(checkpoint)
+    if choice == "auto":
+        precision = _auto(checkpoint, device, stamps)
+    else:
+        precision = Precision.of(choice, _compute_dtype(device) if choice in EIGHT_BIT else None)
+    precision.check(device)
+    hosted = _loaded.get((stamps, precision))
+    if hosted is None:
+        offload_device = comfy.model_management.unet_offload_device()
+        graphs = not getattr(comfy.cli_args.args, "disable_cuda_graphs", False)  # a flag of newer versions
+        core = load(
+            checkpoint,
+            offload_device,
+            precision.eight_bit or precision.compute,
+            compute=precision.compute,
+            layers=LAYERS,
+            execution=Execution(device, graphs=graphs, unpatched=unpatched_at_use),
+        )
+        hosted = _loaded[stamps, precision] = HostedJanus(core, offload_device)
+    return hosted
+
+
+def _auto(checkpoint: str | Path, device: torch.device, stamps: object) -> Precision:
+    """The precision for a device by its type and free memory, which is also logged."""
+    source, compute = find(checkpoint), _compute_dtype(device)
+    if (stamps, Precision(compute)) in _loaded:  # it needs no more memory
+        return Precision(compute)
+    memory = comfy.model_management.get_free_memory(device) - comfy.model_management.extra_reserved_memory()
+    if device.type not in ("cpu", "mps"):  # on the others ComfyUI unloads its models to make room
+        models = comfy.model_management.loaded_models()  # None for one that was deleted
+        memory += sum(model.loaded_size() for model in models if model is not None and model.load_device == device)
+    precision = fitting_precision(source.config(), compute, source.dtype, memory)
+    logging.getLogger(__name__).info(
+        f"Janus: dtype auto is {precision.name} for {checkpoint}, as {device} has {memory / 1e9:.1f} GB for it"
+    )
+    return precision

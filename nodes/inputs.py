@@ -1,0 +1,45 @@
+"""Inputs that several nodes share, and schema options that only newer ComfyUI versions know."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..janus_core.generation.sampling import MAX_SEED
+from .types import JanusType
+
+# Marks an input that newer ComfyUI versions fold away.
+ADVANCED: dict[str, Any] = {"advanced": True} if "advanced" in inspect.signature(io.Int.Input).parameters else {}
+
+MODEL = JanusType.Input("janus", tooltip="The model, from Load Janus.")
+MAX_TOKENS = io.Int.Input(
+    "max_tokens",
+    default=256,
+    min=1,
+    max=8192,
+    tooltip="The longest answer allowed, in tokens; a token is about three quarters of a word.",
+)
+ANSWER_TEMPERATURE = io.Float.Input(
+    "temperature",
+    default=0.0,
+    min=0.0,
+    max=2.0,
+    step=0.05,
+    tooltip="0 gives the surest answer, the same each time. More gives freer words, which change with the seed.",
+)
+
+
+def seed(tooltip: str, *, control_after_generate: bool) -> io.Int.Input:
+    """A seed of 64 bits. With `control_after_generate` the canvas changes it after each run."""
+    return io.Int.Input(
+        "seed", default=0, min=0, max=MAX_SEED, control_after_generate=control_after_generate, tooltip=tooltip
+    )
+
+
+def search_aliases(*words: str) -> dict[str, Any]:
+    """More words to find a node by, as arguments of its Schema; empty where ComfyUI does not know `search_aliases`."""
+    known = {field.name for field in dataclasses.fields(io.Schema)}
+    return {"search_aliases": ["deepseek", *words]} if "search_aliases" in known else {}

@@ -1,0 +1,9 @@
+"""The socket types of the pack's own values."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+JanusType = io.Custom("JANUS")
+TokensType = io.Custom("JANUS_TOKENS")
+HistoryType = io.Custom("JANUS_HISTORY")
