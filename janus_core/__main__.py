@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from . import DEFAULT_CHECKPOINT, CheckpointError, InputError, Janus, load
-from .pictures import to_pil
+from .pictures import from_uint8, to_pil
 from .pipeline import SAMPLERS
 from .precision import NAMES
 from .weights.convert import convert
@@ -44,18 +44,9 @@ def generate(args: argparse.Namespace) -> None:
     if args.output.exists() and not args.output.is_dir():
         raise InputError(f"{args.output} is a file: give a folder as --output.")
     janus = load_from(args)
-    tokens = janus.generate(
-        args.prompt,
-        args.count,
-        seed=args.seed,
-        cfg_weight=args.cfg_weight,
-        temperature=args.temperature,
-        top_k=args.top_k,
-        top_p=args.top_p,
-        progress=Bar("step"),
-        sampler=args.sampler,
-        window=args.window,
-    )
+    settings = ("seed", "cfg_weight", "temperature", "top_k", "top_p", "sampler", "window")
+    chosen = {name: getattr(args, name) for name in settings}
+    tokens = janus.generate(args.prompt, args.count, **chosen, progress=Bar("step"))
     args.output.mkdir(parents=True, exist_ok=True)
     files = []
     for i, picture in enumerate(janus.decode(tokens)):
@@ -71,22 +62,15 @@ def describe(args: argparse.Namespace) -> None:
     """Answer a question about one or several pictures."""
     janus = load_from(args)
     images = [read_picture(path) for path in args.pictures]
-    answer = janus.answer(
-        args.question,
-        images,
-        max_new_tokens=args.max_new_tokens,
-        temperature=args.temperature,
-        seed=args.seed,
-        progress=Bar("token"),
-    )
-    print(answer)
+    chosen = {name: getattr(args, name) for name in ("max_new_tokens", "temperature", "seed")}
+    print(janus.answer(args.question, images, **chosen, progress=Bar("token")))
 
 
 def read_picture(path: Path) -> torch.Tensor:
     """A picture file -> float [H, W, 3] in 0..1; transparency is dropped."""
     try:
         with Image.open(path) as image:
-            return torch.from_numpy(np.array(image.convert("RGB"))).float() / 255
+            return from_uint8(np.array(image.convert("RGB")))
     except (OSError, UnidentifiedImageError) as error:
         raise InputError(f"{path} is not a picture that can be read ({error}).") from error
 

@@ -13,13 +13,13 @@ from .processing import IMAGE_TAG, Turn
 
 @dataclass(frozen=True)
 class Conversation:
-    """`turns` of user and assistant by turns; `pictures` [H, W, 3] stand where the turns say `<image_placeholder>`."""
+    """Alternating `turns` of user and assistant; `pictures` [H, W, 3] take the places of `<image_placeholder>` in them."""
 
     turns: tuple[Turn, ...] = ()
     pictures: tuple[Tensor, ...] = ()
 
     def ask(self, message: str, pictures: list[Tensor]) -> Conversation:
-        """With a new message, about new pictures if there are any. Raises InputError when it is empty."""
+        """The conversation with a new message, about new pictures if any. Raises InputError for an empty message."""
         if not message.replace(IMAGE_TAG, "").strip():
             raise InputError("The message is empty: say or ask something.")
         if message.count(IMAGE_TAG) != len(pictures):
@@ -27,16 +27,16 @@ class Conversation:
         return Conversation((*self.turns, {"role": "user", "content": message}), (*self.pictures, *pictures))
 
     def with_answer(self, answer: str) -> Conversation:
-        """With the model's answer."""
+        """The conversation with the model's answer."""
         return Conversation((*self.turns, {"role": "assistant", "content": answer}), self.pictures)
 
     def without_oldest(self, oldest: int) -> Conversation:
-        """Without its `oldest` exchanges (a message and its answer), nor the pictures that came with them."""
+        """The conversation without its `oldest` exchanges (a message and its answer) and their pictures."""
         gone = sum(turn["content"].count(IMAGE_TAG) for turn in self.turns[: 2 * oldest])
         return Conversation(self.turns[2 * oldest :], self.pictures[gone:])
 
     def tokens(self, janus: Janus) -> int:
-        """How much of the model's context it takes, once a message is asked."""
+        """How many tokens of the context it takes; its last turn must be a message."""
         return len(janus.processor.question_prompt(list(self.turns), len(self.pictures)))
 
 

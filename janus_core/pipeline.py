@@ -222,15 +222,8 @@ class Janus:
         """
         if isinstance(images, Tensor):
             check_images(images)
-        pictures = [] if images is None else images
-        return self.answer_batch(
-            [question],
-            [pictures],
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            seed=seed,
-            progress=progress,
-        )[0]
+        settings = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed, "progress": progress}
+        return self.answer_batch([question], [[] if images is None else images], **settings)[0]
 
     @torch.no_grad()
     def answer_batch(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -16,6 +17,8 @@ from torch.nn import functional as F
 
 # Zero in unsigned 8 bits, and a half so that cutting off the fraction rounds.
 MIDDLE = torch.tensor(128.5)
+# Relative error at which a kernel counts as wrong, well above its rounding to bfloat16 or 8 bits.
+TOLERANCE = 0.05
 
 
 def one_row(x: Tensor, weight: Tensor) -> Tensor:
@@ -74,59 +77,59 @@ def _noise(*shape: int) -> Tensor:
     return torch.linspace(-1, 1, shape[0] * shape[1]).view(shape).sin_().mul_(3).cos_()
 
 
-def _compare(found: Tensor, x: Tensor, weight: Tensor, tolerance: float = 2e-2) -> bool:
-    """True; raises ArithmeticError where `found` is not x @ weight.T."""
-    exact = x.float() @ weight.float().T
-    if (error := (found.float() - exact).norm() / exact.norm()) > tolerance:
-        raise ArithmeticError(f"its result is off by {error:.1%}")
-    return True
-
-
-def _try_bfloat16() -> bool:
+def _fast_bfloat16() -> bool:
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def _try_one_row() -> bool:
-    x, weight = _noise(1, 64).bfloat16(), _noise(32, 64).bfloat16()
-    return _try_bfloat16() and _compare(one_row(x, weight), x, weight)
+def _vnni() -> bool:  # without it the products of 8 bits saturate
+    return torch.backends.mkldnn.is_available() and torch.cpu._is_vnni_supported()
 
 
-def _try_packed(dtype: torch.dtype) -> bool:
-    x, weight = _noise(5, 64).to(dtype), _noise(32, 64).to(dtype)
-    return torch.backends.mkldnn.is_available() and _compare(packed_linear(pack(weight, 5), x), x, weight)
+def _packed_int8(x: Tensor, weight: Tensor) -> Tensor:
+    scale, zeros = torch.full((len(weight),), 1 / 127), torch.zeros(len(weight), dtype=torch.int64)
+    return packed_int8_linear(pack_int8(weight, len(x)), scale, zeros, x)
 
 
-def _try_packed_int8() -> bool:
-    if not (torch.backends.mkldnn.is_available() and torch.cpu._is_vnni_supported()):
-        return False  # without VNNI the products of 8 bits saturate
-    x, weight = _noise(5, 64), (_noise(32, 64) * 127).to(torch.int8)
-    scale, zeros = torch.full((32,), 1 / 127), torch.zeros(32, dtype=torch.int64)
-    return _compare(packed_int8_linear(pack_int8(weight, 5), scale, zeros, x), x, weight, 4e-2)
+@dataclass(frozen=True)
+class Trial:
+    """`multiply(x, weight)` is tried on `rows` rows where the CPU has what it takes."""
+
+    available: Callable[[], bool]
+    multiply: Callable[[Tensor, Tensor], Tensor] = lambda x, weight: x.float() @ weight.float().T
+    dtypes: tuple[torch.dtype, torch.dtype] = (torch.float32, torch.float32)  # of x and weight
+    rows: int = 5
 
 
-def _try_int8() -> bool:
-    x, weight = _noise(2, 64).bfloat16(), (_noise(32, 64) * 127).to(torch.int8)
-    return _compare(int8_linear(x, weight), x, weight)
+def _packed(x: Tensor, weight: Tensor) -> Tensor:
+    return packed_linear(pack(weight, len(x)), x)
 
 
-# What can be used, and the trial that says whether it can.
-TRIALS: dict[str, Callable[[], bool]] = {
-    "fast bfloat16": _try_bfloat16,
-    "one row of bfloat16": _try_one_row,
-    "packed float32": lambda: _try_packed(torch.float32),
-    "packed bfloat16": lambda: _try_bfloat16() and _try_packed(torch.bfloat16),
-    "packed int8": _try_packed_int8,
-    "int8": _try_int8,
+BF16, INT8 = torch.bfloat16, torch.int8
+TRIALS = {
+    "fast bfloat16": Trial(_fast_bfloat16),
+    "one row of bfloat16": Trial(_fast_bfloat16, lambda x, weight: one_row(x, weight), (BF16, BF16), rows=1),
+    "packed float32": Trial(torch.backends.mkldnn.is_available, _packed),
+    "packed bfloat16": Trial(_fast_bfloat16, _packed, (BF16, BF16)),
+    "packed int8": Trial(_vnni, _packed_int8, (torch.float32, INT8)),
+    "int8": Trial(lambda: True, lambda x, weight: int8_linear(x, weight), (BF16, INT8), rows=2),
 }
 
 
 @lru_cache
 def works(name: str) -> bool:
     """Whether one of TRIALS can be used on this CPU with this PyTorch. One that fails its trial is logged, once."""
+    trial = TRIALS[name]
     try:
-        return TRIALS[name]()
+        if not trial.available():
+            return False
+        x, weight = _noise(trial.rows, 64).to(trial.dtypes[0]), _noise(32, 64)
+        weight = (weight * 127 if trial.dtypes[1] == INT8 else weight).to(trial.dtypes[1])
+        exact = x.float() @ weight.float().T
+        if (error := (trial.multiply(x, weight).float() - exact).norm() / exact.norm()) > TOLERANCE:
+            raise ArithmeticError(f"its result is off by {error:.1%}")
     except Exception as error:  # noqa: BLE001 (private functions may be gone, or take other arguments)
         logging.getLogger(__name__).warning(
             "Janus computes plainly, and so more slowly, where it would use PyTorch's kernel for %s: %s", name, error
         )
         return False
+    return True
