@@ -9,6 +9,7 @@ from functools import lru_cache
 import torch
 
 from .config import JanusConfig, LlamaConfig
+from .generation.cache import whole_blocks
 from .generation.cpu_kernels import copied_bytes
 from .generation.execution import Execution
 from .generation.image import Drawing
@@ -109,7 +110,7 @@ def fitting_precision(config: JanusConfig, compute: torch.dtype, written: str | 
 def cache_bytes(config: LlamaConfig, compute: torch.dtype, rows: int, length: int) -> int:
     """Bytes of a KV cache for `rows` sequences of `length` tokens."""
     keys_and_values = 2 * config.num_hidden_layers * config.hidden_size
-    return keys_and_values * rows * length * compute.itemsize
+    return keys_and_values * rows * whole_blocks(length) * compute.itemsize
 
 
 def layer_bytes(config: LlamaConfig, precision: Precision, tokens: int, *, casting: bool = True) -> int:

@@ -1,14 +1,14 @@
-"""The static KV cache: allocated once for a call, filled in place. One class for CPUs, one for every other device.
+"""The KV cache of one call, with one class for CPUs and one for every other device.
 
-A cache gives the layers their attention: `prompt(...)` while a prompt is read, `at(...)` for the tokens of a step.
-Neither keeps count of what is filled. A recorded step replays its kernels and no Python, so all that changes between
-steps must be in tensors: the slots to write and the mask of slots to look at.
+A cache gives the layers their attention: `prompt(...)` while a prompt is read, `step(...)` for the tokens of a step. On a
+device it keeps no count of what is filled: a recorded step replays kernels and no Python, so what changes from step to
+step must be in tensors.
 """
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -18,36 +18,60 @@ from ..config import LlamaConfig
 from ..model.llama import Attend
 from .execution import Execution
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-# A CPU's cache grows by this many slots.
-SPAN = 64
+# Caches have a multiple of this many slots, and a CPU's grows by it.
+SLOT_BLOCK = 64
 
 
-class KVCache(Protocol):
-    """Keys and values of `rows` sequences of at most `capacity` tokens, in all layers."""
+def whole_blocks(slots: int) -> int:
+    """`slots` rounded up to SLOT_BLOCK."""
+    return -(-slots // SLOT_BLOCK) * SLOT_BLOCK
 
-    capacity: int
+
+class KVCache:
+    """Keys and values [layers, rows, heads, slots, head_dim] of `rows` sequences of at most `capacity` tokens.
+
+    `capacity` is rounded up to a multiple of SLOT_BLOCK.
+    """
+
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self, config: LlamaConfig, rows: int, capacity: int):
+        self.capacity = whole_blocks(capacity)
+        self.shape = (config.num_hidden_layers, rows, config.num_attention_heads, self.capacity, config.head_dim)
 
     def prompt(self, mask: Tensor | None = None) -> Attend:
         """Attention of a prompt's tokens among themselves, which are written to slots 0, 1, ...
 
         `mask`, bool [rows, 1, T, T], is True where a query may look; without it attention is causal.
         """
-        ...
+        bias = None if mask is None else additive(mask, self.keys.dtype)
 
-    def at(self, slots: Tensor, mask: Tensor) -> Attend:
-        """Attention of tokens that are written to `slots`, long [rows, T], to all slots that the mask allows.
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            self._make_room(k.shape[2])
+            self.keys[layer, :, :, : k.shape[2]] = k
+            self.values[layer, :, :, : v.shape[2]] = v
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=bias is None)
 
-        A row's slots are consecutive. `mask`, bool [rows, 1, T, end], is True where a query may look; no slot from `end`
-        on is read.
+        return attend
+
+    def step(self, slots: Tensor, end: int, visible: Tensor | None = None) -> Attend:
+        """Attention of tokens that are written to `slots`, long [rows, T], to the slots up to their own.
+
+        A row's slots are consecutive and below `end`, from where on no slot is read. `visible`, bool
+        [rows, 1, 1, capacity], is False on slots that are never looked at.
         """
-        ...
+        raise NotImplementedError
 
-    def copy_rows(self, prefix: Self, copies: int) -> None:
-        """Fill the first slots from a full `prefix`, each of its rows `copies` times in succession."""
-        ...
+    def copy_rows(self, prefix: KVCache, copies: int) -> None:
+        """Fill the first slots from those of `prefix`, each of its rows `copies` times in succession."""
+        slots = prefix.keys.shape[3]
+        self._make_room(slots)
+        for mine, theirs in ((self.keys, prefix.keys), (self.values, prefix.values)):
+            mine[:, :, :, :slots] = theirs.repeat_interleave(copies, dim=1)
+
+    def _make_room(self, slots: int) -> None:
+        """Have at least `slots` slots."""
 
 
 def new_cache(config: LlamaConfig, rows: int, capacity: int, execution: Execution, dtype: torch.dtype) -> KVCache:
@@ -57,61 +81,61 @@ def new_cache(config: LlamaConfig, rows: int, capacity: int, execution: Executio
     return DeviceCache(config, rows, capacity, execution.device, dtype)
 
 
-class DeviceCache:
-    """`keys` and `values` [layers, rows, heads, capacity, head_dim], zero where nothing is written yet."""
+def looks(slots: Tensor, end: int, visible: Tensor | None) -> Tensor:
+    """Where the tokens of a step look, bool [rows, 1, T, end]: see `KVCache.step`."""
+    mask = torch.arange(end, device=slots.device) <= slots[:, None, :, None]
+    return mask if visible is None else mask & visible[..., :end]
+
+
+def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A bool mask as numbers that are added to the scores.
+
+    From a bool mask, and from one whose rows are not aligned in memory, attention would compute this in each layer.
+    """
+    *lead, length = mask.shape
+    bias = torch.full((*lead, whole_blocks(length)), -torch.inf, dtype=dtype, device=mask.device)
+    return bias[..., :length].masked_fill_(mask, 0)
+
+
+class DeviceCache(KVCache):
+    """All slots are there from the start, and zero until they are written."""
 
     def __init__(self, config: LlamaConfig, rows: int, capacity: int, device: torch.device | str, dtype: torch.dtype):
-        self.capacity = capacity
-        shape = (config.num_hidden_layers, rows, config.num_attention_heads, capacity, config.head_dim)
+        super().__init__(config, rows, capacity)
         # Zeros, because a masked slot still takes part: its weight of 0 times NaN in fresh memory would be NaN.
-        self.keys, self.values = (torch.zeros(shape, device=device, dtype=dtype) for _ in range(2))
+        self.keys, self.values = (torch.zeros(self.shape, device=device, dtype=dtype) for _ in range(2))
 
-    def prompt(self, mask: Tensor | None = None) -> Attend:
+    def step(self, slots: Tensor, end: int, visible: Tensor | None = None) -> Attend:
+        bias, where = additive(looks(slots, end, visible), self.keys.dtype), slots[:, None, :, None]
+
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            self.keys[layer, :, :, : k.shape[2]] = k
-            self.values[layer, :, :, : v.shape[2]] = v
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+            keys = self.keys[layer].scatter_(2, where.expand_as(k), k)[:, :, :end]
+            values = self.values[layer].scatter_(2, where.expand_as(v), v)[:, :, :end]
+            return F.scaled_dot_product_attention(q, keys, values, attn_mask=bias)
 
         return attend
 
-    def at(self, slots: Tensor, mask: Tensor) -> Attend:
-        end = mask.shape[-1]
 
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            where = slots[:, None, :, None].expand_as(k)
-            keys = self.keys[layer].scatter_(2, where, k)[:, :, :end]
-            values = self.values[layer].scatter_(2, where, v)[:, :, :end]
-            return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
-
-        return attend
-
-    def copy_rows(self, prefix: Self, copies: int) -> None:
-        for mine, theirs in ((self.keys, prefix.keys), (self.values, prefix.values)):
-            mine[:, :, :, : prefix.capacity] = theirs.repeat_interleave(copies, dim=1)
-
-
-class CPUCache:
+class CPUCache(KVCache):
     """Keys in memory as [layers, rows, heads, head_dim, slots], values as [layers, rows, heads, slots, head_dim].
 
     1. A query's products with keys in that layout are one sweep through memory, several times as fast as
        scaled_dot_product_attention in bfloat16.
-    2. A sweep covers all slots, so there are only as many as needed, rounded up to SPAN. The memory for `capacity` of
-       them is allocated at the start; when slots are added, the keys and values in it are moved apart.
+    2. A sweep covers all slots, so there are only as many as needed, rounded up to SLOT_BLOCK. The memory for
+       `capacity` of them is allocated at the start; when slots are added, the keys and values in it are moved apart.
     """
 
     def __init__(self, config: LlamaConfig, rows: int, capacity: int, dtype: torch.dtype):
-        self.capacity = capacity
-        self._shape = (config.num_hidden_layers, rows, config.num_attention_heads)
-        self._head_dim = config.head_dim
-        size = (self._shape[0], rows * config.num_attention_heads * config.head_dim * capacity)
+        super().__init__(config, rows, capacity)
+        size = (self.shape[0], math.prod(self.shape[1:]))
         self._memory = tuple(torch.empty(size, dtype=dtype, device="cpu") for _ in range(2))
         self.keys, self.values = self._views(0)
 
     def _views(self, slots: int) -> tuple[Tensor, Tensor]:
-        """The memory as keys and values [layers, rows, heads, slots, head_dim]."""
-        rows, heads = self._shape[1:]
-        keys, values = (memory[:, : rows * heads * slots * self._head_dim] for memory in self._memory)
-        return keys.view(*self._shape, self._head_dim, slots).mT, values.view(*self._shape, slots, self._head_dim)
+        """The memory as keys and values of that many slots."""
+        *lead, _, head_dim = self.shape
+        keys, values = (memory[:, : math.prod(lead[1:]) * slots * head_dim] for memory in self._memory)
+        return keys.view(*lead, head_dim, slots).mT, values.view(*lead, slots, head_dim)
 
     def _make_room(self, slots: int) -> None:
         """Have at least `slots` slots; new ones are zero."""
@@ -119,54 +143,45 @@ class CPUCache:
         if slots <= had:
             return
         before = self.keys, self.values
-        self.keys, self.values = self._views(min(-(-slots // SPAN) * SPAN, self.capacity))
+        self.keys, self.values = self._views(whole_blocks(slots))
         for old, new in zip(before, (self.keys, self.values), strict=True):
             for layer in range(len(new)):
                 new[layer, :, :, :had] = old[layer].clone()  # the two overlap in memory
                 new[layer, :, :, had:] = 0
 
-    def prompt(self, mask: Tensor | None = None) -> Attend:
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            self._make_room(k.shape[2])
-            self.keys[layer, :, :, : k.shape[2]] = k
-            self.values[layer, :, :, : v.shape[2]] = v
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-
-        return attend
-
-    def at(self, slots: Tensor, mask: Tensor) -> Attend:
-        self._make_room(mask.shape[-1])
-        hidden = F.pad(~mask, (0, self.keys.shape[3] - mask.shape[-1]), value=True)
-        first = int(slots[0, 0])
-        together = bool((slots[:, 0] == first).all())  # the usual case, and a slice is written faster than scattered
+    def step(self, slots: Tensor, end: int, visible: Tensor | None = None) -> Attend:
+        self._make_room(end)
+        start, tokens = int(slots[0, 0]), slots.shape[1]
+        aligned = bool((slots[:, 0] == start).all())  # the usual case, for which slices are enough
+        masked = None
+        if not aligned or tokens > 1 or visible is not None:
+            masked = F.pad(~looks(slots, end, visible), (0, self.keys.shape[3] - end), value=True)
 
         def write(cache: Tensor, new: Tensor) -> None:
-            if together:
-                cache[:, :, first : first + new.shape[2]] = new
+            if aligned:
+                cache[:, :, start : start + tokens] = new
             else:
                 cache.scatter_(2, slots[:, None, :, None].expand_as(new), new)
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             write(self.keys[layer], k)
             write(self.values[layer], v)
-            product = weighted_sums if q.shape[2] == 1 else torch.matmul
-            scores = product(q * q.shape[-1] ** -0.5, self.keys[layer].mT).masked_fill_(hidden, -torch.inf)
+            product = weighted_sums if tokens == 1 else torch.matmul
+            scores = product(q * q.shape[-1] ** -0.5, self.keys[layer].mT)
+            if masked is None:
+                scores[..., start + 1 :] = -torch.inf
+            else:
+                scores.masked_fill_(masked, -torch.inf)
             exact = torch.float64 if q.dtype == torch.float64 else torch.float32
             return product(scores.softmax(dim=-1, dtype=exact).to(q.dtype), self.values[layer])
 
         return attend
 
-    def copy_rows(self, prefix: Self, copies: int) -> None:
-        self._make_room(prefix.capacity)
-        for mine, theirs in ((self.keys, prefix.keys), (self.values, prefix.values)):
-            mine[:, :, :, : prefix.capacity] = theirs.repeat_interleave(copies, dim=1)
-
 
 def weighted_sums(weights: Tensor, rows: Tensor) -> Tensor:
     """The product of weights [.., 1, n] and rows [.., n, width], contiguous, on a CPU.
 
-    As sums over the bags of an embedding table it takes at most half the time of a matrix product, which first
-    rearranges the rows for more weights than one of each.
+    `embedding_bag` takes at most half the time of a matrix product here, which copies the rows first.
     """
     n, width = rows.shape[-2:]
     indices, starts = _bags(rows.shape[:-2].numel(), n)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ..model.janus import JanusModel
-from .cache import KVCache, new_cache
+from .context import Context
 from .execution import Execution
 from .recorder import GraphedStep, side_stream
-from .sampling import Sampling, check_finite, draw_tokens, guide, seed_keys, tempered
+from .sampling import Sampling, check_finite, draw_tokens, guide, seed_keys
 
 Progress = Callable[[int, int, Tensor], None]
 
@@ -50,19 +50,19 @@ def unconditional(prompt: list[int], pad: int) -> list[int]:
     return [prompt[0], *[pad] * (len(prompt) - 2), prompt[-1]]
 
 
-def prefill(model: JanusModel, drawing: Drawing, execution: Execution, room: int) -> tuple[Tensor, KVCache]:
+def prefill(model: JanusModel, drawing: Drawing, execution: Execution, room: int) -> tuple[Tensor, Context]:
     """Read each prefix once and copy it to `count` rows.
 
-    Returns the last hidden states [rows, D], and a cache of these rows with `room` more slots.
+    Returns the last hidden states [rows, D], and a context of these rows with `room` more slots.
     """
     llama = model.language_model.model
     embeds = model.embed_text(torch.tensor(drawing.prefixes, device=execution.device))
     copies, length = len(embeds), embeds.shape[1]
-    prefix = new_cache(llama.config, copies, length, execution, embeds.dtype)
-    hidden = llama(embeds, attend=prefix.prompt())[:, -1].repeat_interleave(drawing.count, dim=0)
-    cache = new_cache(llama.config, copies * drawing.count, length + room, execution, embeds.dtype)
-    cache.copy_rows(prefix, drawing.count)
-    return hidden, cache
+    prefix = Context(llama, copies, length, execution, embeds.dtype)
+    hidden = prefix.read(embeds)[:, -1].repeat_interleave(drawing.count, dim=0)
+    context = Context(llama, copies * drawing.count, length + room, execution, embeds.dtype)
+    context.cache.copy_rows(prefix.cache, drawing.count)
+    return hidden, context
 
 
 def picture_logits(model: JanusModel, hidden: Tensor, cfg_weight: float) -> Tensor:
@@ -78,13 +78,9 @@ class DrawingStep:
     """The state of a drawing; called, it draws one more code of every picture. Made with the first code drawn."""
 
     def __init__(self, model: JanusModel, drawing: Drawing, execution: Execution):
-        self.model, self.drawing = model, drawing
-        self.kernels = execution.kernels if execution.in_place(model.drawing_parts) else None
-        self.start = len(drawing.prompt)
-        self.capacity = self.start + drawing.steps - 1
-        hidden, self.cache = prefill(model, drawing, execution, drawing.steps - 1)
-        device = execution.device
-        self.slots = torch.arange(self.capacity, device=device)
+        self.model, self.drawing, self.start = model, drawing, len(drawing.prompt)
+        hidden, self.context = prefill(model, drawing, execution, drawing.steps - 1)
+        self.capacity, device = self.context.capacity, execution.device
         self.keys = seed_keys(drawing.seed, drawing.count, device)
         self.ids = torch.zeros(drawing.count, drawing.steps, dtype=torch.long, device=device)
         self.last = torch.zeros(drawing.count, 1, dtype=torch.long, device=device)  # index of the last code drawn
@@ -94,24 +90,16 @@ class DrawingStep:
 
     def __call__(self, end: int) -> None:
         copies = len(self.drawing.prefixes)
-        positions = (self.last + self.start).repeat(copies, 1)  # [rows, 1]
+        slots = (self.last + self.start).repeat(copies, 1)  # [rows, 1]
         embeds = self.model.embed_codes(self.ids.gather(1, self.last)).repeat(copies, 1, 1)
-        llama = self.model.language_model.model
-        if self.kernels:
-            hidden = self.kernels.decode(llama, embeds, positions, end, self.cache)
-        else:
-            mask = self.slots[:end] <= positions[:, None, :, None]
-            hidden = llama(embeds, positions, self.cache.at(positions, mask))
+        hidden = self.context.step(embeds, slots, end)
         self.logits.copy_(picture_logits(self.model, hidden[:, -1], self.drawing.cfg_weight))
         self.last.add_(1)
         self._draw()
 
     def _draw(self) -> None:
         logits, sampling = self.logits[:, None], self.drawing.sampling
-        if self.kernels and sampling.temperature:
-            drawn = self.kernels.noisy_argmax(tempered(logits, sampling), self.keys, self.last)
-        else:
-            drawn = draw_tokens(logits, sampling, self.keys, self.last)
+        drawn = draw_tokens(logits, sampling, self.keys, self.last, self.context.kernels)
         self.ids.scatter_(1, self.last, drawn)
 
 
@@ -125,7 +113,7 @@ def draw_codes(model: JanusModel, drawing: Drawing, execution: Execution, progre
     with side_stream(execution.device, execution.records(model.drawing_parts)) as stream:
         step = DrawingStep(model, drawing, execution)
         # Triton's kernels skip slots that are not filled yet, so one graph serves the whole drawing.
-        run = GraphedStep(step, stream, step.capacity if step.kernels else None)
+        run = GraphedStep(step, stream, step.capacity if step.context.kernels else None)
         for drawn in range(1, drawing.steps + 1):
             if progress is not None:
                 if stream and drawn % row == 0:

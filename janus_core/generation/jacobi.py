@@ -28,9 +28,8 @@ class JacobiPass:
     def __init__(self, model: JanusModel, drawing: Drawing, execution: Execution):
         self.model, self.drawing = model, drawing
         count, steps, window, self.start = drawing.count, drawing.steps, drawing.window, len(drawing.prompt)
-        hidden, self.cache = prefill(model, drawing, execution, steps + window)
-        self.capacity, device = self.cache.capacity, execution.device
-        self.slots = torch.arange(self.capacity, device=device)
+        hidden, self.context = prefill(model, drawing, execution, steps + window)
+        self.capacity, device = self.context.capacity, execution.device
         self.ahead = torch.arange(window, device=device)
         self.keys = seed_keys(drawing.seed, count, device)
         self.ids = torch.zeros(count, steps + 2 * window, dtype=torch.long, device=device)  # kept codes, then guesses
@@ -43,10 +42,9 @@ class JacobiPass:
         """Read the last kept code of each picture and the guesses after it."""
         copies = len(self.drawing.prefixes)
         inputs = self.done - 1 + self.ahead  # [count, window]
-        positions = (inputs + self.start).repeat(copies, 1)
-        mask = self.slots[:end] <= positions[:, None, :, None]
+        slots = (inputs + self.start).repeat(copies, 1)
         embeds = self.model.embed_codes(self.ids.gather(1, inputs)).repeat(copies, 1, 1)
-        hidden = self.model.language_model.model(embeds, positions, self.cache.at(positions, mask))
+        hidden = self.context.step(embeds, slots, end)
         logits = picture_logits(self.model, hidden, self.drawing.cfg_weight)
         self.logits.copy_(logits[:, :1])
         self._keep(logits, inputs + 1)

@@ -38,7 +38,7 @@ class GraphedStep:
     possible = True  # False once the device or its driver has refused to record
 
     def __init__(self, step: Step, stream: torch.cuda.Stream | None, bucket: int | None = None):
-        self.step, self.bucket = step, bucket or BUCKET
+        self.step, self.stream, self.bucket = step, stream, bucket or BUCKET
         self.recording = stream is not None
         self.pool = torch.cuda.graph_pool_handle() if stream else None
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
@@ -48,18 +48,42 @@ class GraphedStep:
         """One step whose last token is in slot `slots - 1`."""
         end = min(-(-slots // self.bucket) * self.bucket, self.step.capacity)
         if end == self.warm and end not in self.graphs and self.recording and GraphedStep.possible:
-            try:
-                self.graphs[end] = _capture(lambda: self.step(end), self.pool)
-            except RuntimeError:
-                GraphedStep.possible = False
-                logging.getLogger(__name__).warning(
-                    "Janus works without CUDA graphs, and so more slowly", exc_info=True
-                )
+            self._record(end)
         if graph := self.graphs.get(end):
             graph.replay()
         else:
             self.step(end)
         self.warm = end
+
+    def _record(self, end: int) -> None:
+        """Record a graph for this bucket. A failure costs speed and nothing else: the step runs as it is.
+
+        1. Without memory for it, this call continues without graphs, and gives back what it has. The next call tries
+           again. If memory runs out there too, the step raises PyTorch's own exception, which a host knows.
+        2. Any other failure means that this device does not record at all.
+        """
+        if not self.graphs:
+            torch.cuda.empty_cache()  # a graph's pool cannot use what the allocator keeps for others
+        try:
+            self.graphs[end] = _capture(lambda: self.step(end), self.pool)
+        except RuntimeError as error:
+            if out_of_memory(error):
+                logging.getLogger(__name__).info("Janus has no memory for CUDA graphs in this run: %s", error)
+                self.recording = False
+                if self.stream:
+                    self.stream.synchronize()  # a graph must not be freed while it runs
+                self.graphs.clear()
+                torch.cuda.empty_cache()
+            else:
+                GraphedStep.possible = False
+                logging.getLogger(__name__).warning(
+                    "Janus works without CUDA graphs, and so more slowly", exc_info=True
+                )
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device's memory ran out: PyTorch's exception, or a CUDA error of a library that says so."""
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
 
 
 @lru_cache
@@ -97,9 +121,13 @@ def _capture(step: Callable[[], None], pool: Any) -> torch.cuda.CUDAGraph:
         graph.capture_begin(pool, capture_error_mode="thread_local")  # other threads may use the device meanwhile
         try:
             step()
+            graph.capture_end()
         except BaseException:
             with suppress(RuntimeError):  # it would hide the cause
                 graph.capture_end()
+            # A capture that ends in an error leaves the allocator of some versions in the pool: every later free, of the
+            # whole process, would wait for an end that never comes.
+            with suppress(RuntimeError, AttributeError):
+                torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
             raise
-        graph.capture_end()
     return graph

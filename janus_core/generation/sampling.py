@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -74,7 +75,17 @@ def gumbel_noise(keys: Tensor, position: int | Tensor, codes: int) -> Tensor:
     bits = _mix(_mix((code + first).bitwise_and_(MASK32)).bitwise_xor_(second))
     # The uniform variable is 1 - u rather than u, so that the large values, which win the draw, keep full precision.
     rest = bits.to(torch.float32).add_(0.5).mul_(2**-32).clamp_(max=1 - 2**-24)
-    return rest.neg_().log1p_().neg_().log_().neg_()
+    log = log_of_complement(rest) if keys.device.type == "mps" else rest.neg_().log1p_()
+    return log.neg_().log_().neg_()
+
+
+def log_of_complement(x: Tensor) -> Tensor:
+    """log(1 - x) of 0 < x < 1, exact also where x is so small that 1 - x rounds to 1, without `log1p`.
+
+    On MPS before torch 2.8, log1p is log(1 + x) as it stands, which gives infinite noise, and that always wins.
+    """
+    left = 1 - x
+    return torch.where(left == 1, -x, left.log() * (x / (1 - left)))
 
 
 def guide(cond: Tensor, uncond: Tensor, weight: float) -> Tensor:
@@ -98,13 +109,17 @@ def tempered(logits: Tensor, sampling: Sampling) -> Tensor:
     return logits
 
 
-def draw_tokens(logits: Tensor, sampling: Sampling, keys: Tensor, position: int | Tensor) -> Tensor:
+def draw_tokens(
+    logits: Tensor, sampling: Sampling, keys: Tensor, position: int | Tensor, kernels: ModuleType | None = None
+) -> Tensor:
     """One token a row, long [rows], from logits [rows, codes]: argmax(log p + Gumbel noise) draws from p exactly.
 
-    With `position` [rows, T] and logits [rows, T, codes], the tokens are [rows, T].
+    With `position` [rows, T] and logits [rows, T, codes], the tokens are [rows, T], and `kernels` may be `triton_kernels`.
     """
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)
+    if kernels:
+        return kernels.noisy_argmax(tempered(logits, sampling), keys, position)
     return gumbel_noise(keys, position, logits.shape[-1]).add(tempered(logits, sampling)).argmax(dim=-1)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..model.janus import JanusModel
-from .cache import new_cache
+from .context import Context
 from .execution import Execution
 from .recorder import GraphedStep, side_stream
 from .sampling import Sampling, check_finite, draw_tokens, seed_keys
@@ -70,14 +70,14 @@ class AnswerStep:
     ):
         self.language, self.sampling = model.language_model, sampling
         rows, self.start = mask.shape
-        self.capacity, device = self.start + new - 1, embeds.device
-        llama = self.language.model
-        self.cache = new_cache(llama.config, rows, self.capacity, execution, embeds.dtype)
+        self.context = Context(self.language.model, rows, self.start + new - 1, execution, embeds.dtype)
+        self.capacity, device = self.context.capacity, embeds.device
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        hidden = llama(embeds, positions, self.cache.prompt(prompt_mask(mask)))[:, -1]
+        looks = prompt_mask(mask)
+        hidden = self.context.read(embeds, positions, looks)[:, -1]
         # Pads are never looked at.
-        self.visible = torch.cat((mask, mask.new_ones(rows, new - 1)), dim=1)[:, None, None]
-        self.slots = torch.arange(self.capacity, device=device)
+        more = mask.new_ones(rows, self.capacity - self.start)
+        self.visible = None if looks is None else torch.cat((mask, more), dim=1)[:, None, None]
         self.slot = torch.full((rows, 1), self.start - 1, device=device)
         self.position = positions[:, -1:].clone()
         self.drawn = torch.zeros(rows, 1, dtype=torch.long, device=device)
@@ -89,8 +89,7 @@ class AnswerStep:
     def __call__(self, end: int) -> None:
         for counter in (self.position, self.slot, self.drawn):
             counter.add_(1)
-        mask = self.visible[..., :end] & (self.slots[:end] <= self.slot[:, None, :, None])
-        hidden = self.language.model(self.embeds, self.position, self.cache.at(self.slot, mask))[:, -1]
+        hidden = self.context.step(self.embeds, self.slot, end, positions=self.position, visible=self.visible)[:, -1]
         self.logits.copy_(self.language.lm_head(hidden))
         self.ids.copy_(draw_tokens(self.logits[:, None], self.sampling, self.keys, self.drawn))
 

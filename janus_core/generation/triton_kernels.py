@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
-from ..model.llama import Llama, rope_table
+from ..model.llama import Llama
 from .cache import DeviceCache
 from .sampling import GOLDEN32
 
@@ -24,18 +24,17 @@ INNER = 1024  # numbers of an MLP's inner layer that one program computes
 CODES = 2048  # codes that a program draws from at a time
 
 
-def decode(llama: Llama, x: Tensor, positions: Tensor, slots: int, cache: DeviceCache) -> Tensor:
-    """One token of each row, [rows, 1, D] at `positions` long [rows, 1], through all layers: hidden states [rows, 1, D].
+def decode(llama: Llama, x: Tensor, rope: tuple[Tensor, Tensor], slots: Tensor, end: int, cache: DeviceCache) -> Tensor:
+    """A step's tokens, [rows, T, D], through all layers: hidden states [rows, T, D]; `x` is overwritten.
 
-    It equals `llama` with a mask that shows each row the slots up to its position; `x` is overwritten. Positions must be
-    below `slots`, the slots of the cache that are looked at. Heads must be a power of two wide, as in every Janus.
+    It equals `llama` with the rotary angles `rope`, writing to `slots`, long [rows, T], each below `end`, and a mask that
+    shows each token the slots up to its own. Heads must be a power of two wide, as in every published Janus.
     """
-    rope = rope_table(positions, llama.config.head_dim, llama.config.rope_theta, x.dtype)
     layers: Any = llama.layers
     norms = [*(layer.input_layernorm for layer in layers), llama.norm]
     h = _add_norm(x, None, norms[0])
     for index, (layer, after) in enumerate(zip(layers, norms[1:], strict=True)):
-        seen = _attend(layer.self_attn.qkv_proj(h), rope, positions, slots, cache, index)
+        seen = _attend(layer.self_attn.qkv_proj(h), rope, slots, end, cache, index)
         h = _add_norm(x, layer.self_attn.o_proj(seen), layer.post_attention_layernorm)
         h = _add_norm(x, layer.mlp.down_proj(_silu_mul(layer.mlp.gate_up_proj(h))), after)
     return h
@@ -49,7 +48,7 @@ def _add_norm(stream: Tensor, x: Tensor | None, norm: nn.Module) -> Tensor:
     """Add x to the residual stream in place; returns it normalised."""
     out, width = torch.empty_like(stream), stream.shape[-1]
     adds = x is not None
-    _add_norm_kernel[stream.shape[0],](
+    _add_norm_kernel[stream.numel() // width,](
         stream,
         x if adds else stream,
         norm.weight,
@@ -65,36 +64,39 @@ def _add_norm(stream: Tensor, x: Tensor | None, norm: nn.Module) -> Tensor:
 
 
 def _silu_mul(gate_up: Tensor) -> Tensor:
-    rows, inner = gate_up.shape[0], gate_up.shape[-1] // 2
+    inner = gate_up.shape[-1] // 2
     out = gate_up.new_empty(*gate_up.shape[:-1], inner)
-    _silu_mul_kernel[rows, triton.cdiv(inner, INNER)](gate_up, out, inner, _exact(out), INNER)
+    _silu_mul_kernel[out.numel() // inner, triton.cdiv(inner, INNER)](gate_up, out, inner, _exact(out), INNER)
     return out
 
 
 def _attend(
-    qkv: Tensor, rope: tuple[Tensor, Tensor], positions: Tensor, slots: int, cache: DeviceCache, layer: int
+    qkv: Tensor, rope: tuple[Tensor, Tensor], slots: Tensor, end: int, cache: DeviceCache, layer: int
 ) -> Tensor:
-    """Rotate q and k of qkv [rows, 1, 3 x D], write k and v to the cache, and attend to each slot up to the row's own."""
+    """Rotate q and k of qkv [rows, T, 3 x D], write k and v to the cache, and attend to each slot up to the token's own."""
     keys, values = cache.keys[layer], cache.values[layer]
-    rows, heads, _, size = keys.shape
-    splits = triton.cdiv(slots, SPLIT)
-    exact = _exact(qkv)
-    parts = qkv.new_empty(rows * heads, splits, size + 2, dtype=torch.float64 if exact == tl.float64 else torch.float32)
-    q, out = qkv.new_empty(2, rows, 1, heads * size)
-    _rotate_and_write_kernel[rows, heads](
-        qkv, *rope, positions, q, keys, values, *keys.stride(), *values.stride(), heads, exact, size // 2, num_warps=1
+    (rows, tokens), heads, size = slots.shape, keys.shape[1], keys.shape[3]
+    splits, exact = triton.cdiv(end, SPLIT), _exact(qkv)
+    strides = (*keys.stride(), *values.stride(), heads, tokens)
+    sums = torch.float64 if exact == tl.float64 else torch.float32
+    parts = qkv.new_empty(rows * tokens * heads, splits, size + 2, dtype=sums)
+    q, out = qkv.new_empty(2, rows, tokens, heads * size)
+    _rotate_and_write_kernel[rows * tokens, heads](
+        qkv, *rope, slots, q, keys, values, *strides, exact, size // 2, num_warps=1
     )
-    _attend_kernel[rows * heads, splits](
-        q, positions, keys, values, parts, *keys.stride(), *values.stride(), heads, size**-0.5, exact, size, SPLIT
+    _attend_kernel[rows * tokens * heads, splits](
+        q, slots, keys, values, parts, *strides, size**-0.5, exact, size, SPLIT
     )
-    _join_kernel[rows * heads,](parts, out, splits, size, max(triton.next_power_of_2(splits), LEAST_SPLITS))
+    _join_kernel[rows * tokens * heads,](parts, out, splits, size, max(triton.next_power_of_2(splits), LEAST_SPLITS))
     return out
 
 
 def noisy_argmax(logits: Tensor, keys: Tensor, position: Tensor) -> Tensor:
-    """`(gumbel_noise(keys, position, codes) + logits).argmax(-1)` of logits [rows, 1, codes], at `position` [rows, 1]."""
+    """`(gumbel_noise(keys, position, codes) + logits).argmax(-1)` of logits [rows, T, codes], at `position` [rows, T]."""
     out = torch.empty_like(position)
-    _noisy_argmax_kernel[logits.shape[0],](logits, keys, position, out, logits.shape[-1], GOLDEN32, CODES, num_warps=16)
+    _noisy_argmax_kernel[logits.shape[0], logits.shape[1]](
+        logits, keys, position, out, logits.shape[-1], GOLDEN32, CODES, num_warps=16
+    )
     return out
 
 
@@ -130,7 +132,7 @@ def _rotate_and_write_kernel(
     qkv,
     cos,
     sin,
-    positions,
+    slots,
     q,
     keys,
     values,
@@ -143,19 +145,21 @@ def _rotate_and_write_kernel(
     v_slot,
     v_dim,
     heads,
+    tokens,
     EXACT: tl.constexpr,
     HALF: tl.constexpr,
 ):
-    row, head = tl.program_id(0), tl.program_id(1)
+    token, head = tl.program_id(0), tl.program_id(1)
+    row = token // tokens
     left, right = tl.arange(0, HALF), tl.arange(0, HALF) + HALF
     size = 2 * HALF
     kind = q.dtype.element_ty
-    c, s = tl.load(cos + row * size + left).to(EXACT), tl.load(sin + row * size + left).to(EXACT)
-    slot = tl.load(positions + row)
+    c, s = tl.load(cos + token * size + left).to(EXACT), tl.load(sin + token * size + left).to(EXACT)
+    slot = tl.load(slots + token)
 
-    read = qkv + (row * 3 * heads + head) * size
+    read = qkv + (token * 3 * heads + head) * size
     a, b = tl.load(read + left).to(EXACT), tl.load(read + right).to(EXACT)
-    write = q + (row * heads + head) * size
+    write = q + (token * heads + head) * size
     tl.store(write + left, (a * c - b * s).to(kind))
     tl.store(write + right, (b * c + a * s).to(kind))
 
@@ -174,7 +178,7 @@ def _rotate_and_write_kernel(
 @triton.jit
 def _attend_kernel(
     q,
-    positions,
+    slots,
     keys,
     values,
     parts,
@@ -187,6 +191,7 @@ def _attend_kernel(
     v_slot,
     v_dim,
     heads,
+    tokens,
     SCALE: tl.constexpr,
     EXACT: tl.constexpr,
     SIZE: tl.constexpr,
@@ -197,10 +202,11 @@ def _attend_kernel(
     The splits of a row run side by side, and `_join_kernel` joins them (Dao et al. 2023, "Flash-Decoding").
     """
     which, split = tl.program_id(0), tl.program_id(1)
-    row, head = which // heads, which % heads
+    token, head = which // heads, which % heads
+    row = token // tokens
     dim = tl.arange(0, SIZE)
     slot = split * SLOTS + tl.arange(0, SLOTS)
-    seen = slot <= tl.load(positions + row)
+    seen = slot <= tl.load(slots + token)
     query = tl.load(q + which * SIZE + dim).to(EXACT) * SCALE
     key = keys + row * k_row + head * k_head + slot[:, None] * k_slot + dim[None, :] * k_dim
     key = tl.load(key, mask=seen[:, None], other=0.0).to(EXACT)
@@ -239,9 +245,9 @@ def _mixed(x):
 
 @triton.jit
 def _noisy_argmax_kernel(logits, keys, position, out, COUNT: tl.constexpr, GOLDEN: tl.constexpr, BLOCK: tl.constexpr):
-    row = tl.program_id(0)
+    row, at_token = tl.program_id(0), tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
     low, high = tl.load(keys + 2 * row).to(tl.uint32), tl.load(keys + 2 * row + 1).to(tl.uint32)
-    first = _mixed(low + tl.load(position + row).to(tl.uint32) * GOLDEN)
+    first = _mixed(low + tl.load(position + at_token).to(tl.uint32) * GOLDEN)
     second = _mixed(first ^ high)
     best, winner = tl.full((), float("-inf"), logits.dtype.element_ty), tl.full((), 0, tl.int32)
     for start in range(0, COUNT, BLOCK):
@@ -251,8 +257,8 @@ def _noisy_argmax_kernel(logits, keys, position, out, COUNT: tl.constexpr, GOLDE
         # log(1 - rest), exact also where rest is so small that 1 - rest rounds to 1.
         left = 1 - rest
         log = tl.where(left == 1, -rest, tl.log(left) * (rest / (1 - left)))
-        value = tl.load(logits + row * COUNT + code, mask=code < COUNT, other=float("-inf")) - tl.log(-log)
+        value = tl.load(logits + at_token * COUNT + code, mask=code < COUNT, other=float("-inf")) - tl.log(-log)
         top, at = tl.max(value, axis=0, return_indices=True)
         winner = tl.where(top > best, start + at, winner)
         best = tl.maximum(top, best)
-    tl.store(out + row, winner)
+    tl.store(out + at_token, winner)

@@ -87,15 +87,15 @@ class Llama(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(config, i, ops, factory) for i in range(config.num_hidden_layers))
         self.norm = ops.RMSNorm(config.hidden_size, eps=config.rms_norm_eps, **factory)
 
-    def forward(self, x: Tensor, positions: Tensor | None = None, attend: Attend = causal) -> Tensor:
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None = None, attend: Attend = causal) -> Tensor:
         """Embeddings [B, T, D] -> hidden states [B, T, D], the final norm applied.
 
-        `positions`, long [B, T], default to 0..T-1. `attend` is each layer's attention: causal over these tokens, or
-        that of a KV cache.
+        `rope` are the tokens' rotary angles from `rope_table`, by default of positions 0..T-1. `attend` is each layer's
+        attention: causal over these tokens, or that of a KV cache.
         """
-        if positions is None:
+        if rope is None:
             positions = torch.arange(x.shape[1], device=x.device)[None]
-        rope = rope_table(positions, self.config.head_dim, self.config.rope_theta, x.dtype)
+            rope = rope_table(positions, self.config.head_dim, self.config.rope_theta, x.dtype)
         for layer in self.layers:
             x = layer(x, rope, attend)
         return self.norm(x)

@@ -8,7 +8,9 @@ from triton.compiler import ASTSource
 
 from janus_core.generation import triton_kernels as kernels
 
-STRIDES = dict.fromkeys(("k_row", "k_head", "k_slot", "k_dim", "v_row", "v_head", "v_slot", "v_dim", "heads"), "i32")
+STRIDES = dict.fromkeys(
+    ("k_row", "k_head", "k_slot", "k_dim", "v_row", "v_head", "v_slot", "v_dim", "heads", "tokens"), "i32"
+)
 
 
 def signatures(kind: str, exact: tl.dtype) -> dict:
@@ -24,11 +26,11 @@ def signatures(kind: str, exact: tl.dtype) -> dict:
             {"EXACT": exact, "BLOCK": kernels.INNER},
         ),
         kernels._rotate_and_write_kernel: (
-            {"qkv": x, "cos": x, "sin": x, "positions": long, "q": x, "keys": x, "values": x} | STRIDES,
+            {"qkv": x, "cos": x, "sin": x, "slots": long, "q": x, "keys": x, "values": x} | STRIDES,
             {"EXACT": exact, "HALF": 64},
         ),
         kernels._attend_kernel: (
-            {"q": x, "positions": long, "keys": x, "values": x, "parts": wide} | STRIDES,
+            {"q": x, "slots": long, "keys": x, "values": x, "parts": wide} | STRIDES,
             {"SCALE": 128**-0.5, "EXACT": exact, "SIZE": 128, "SLOTS": kernels.SPLIT},
         ),
         kernels._join_kernel: ({"parts": wide, "out": x, "splits": "i32"}, {"SIZE": 128, "BLOCK": 16}),

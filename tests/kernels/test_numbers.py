@@ -8,33 +8,39 @@ from janus_core.generation import triton_kernels as kernels
 from janus_core.generation.cache import DeviceCache
 from janus_core.generation.execution import Execution
 from janus_core.generation.image import Drawing, draw_codes
+from janus_core.generation.jacobi import draw_codes_jacobi
 from janus_core.generation.sampling import Sampling, gumbel_noise, seed_keys
+from janus_core.model.llama import rope_table
 
 CAPACITY = 140
 
 
-def steps(dtype: torch.dtype, positions: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Hidden states after a step at `positions` of two rows that have read more, by the plain path and by the kernels."""
+def steps(dtype: torch.dtype, first: list[int], tokens: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hidden states after a step of some tokens from the slots `first` on, of two rows that have read more.
+
+    By the plain path, and by the kernels.
+    """
     llama = janus_core.load(dtype=dtype).model.language_model.model
     generator = torch.Generator().manual_seed(0)
-    read, x = (torch.randn(2, n, llama.config.hidden_size, generator=generator).to(dtype) for n in (130, 1))
-    where = torch.tensor(positions)[:, None]
-    end = min(-(-(max(positions) + 1) // 64) * 64, CAPACITY)
+    read, x = (torch.randn(2, n, llama.config.hidden_size, generator=generator).to(dtype) for n in (130, tokens))
+    where = torch.tensor(first)[:, None] + torch.arange(tokens)
+    end = -(-(int(where.max()) + 1) // 64) * 64
+    angles = rope_table(where, llama.config.head_dim, llama.config.rope_theta, dtype)
     found = []
     for fused in (False, True):
         cache = DeviceCache(llama.config, 2, CAPACITY, "cpu", dtype)
         llama(read, attend=cache.prompt())
         if fused:
-            found.append(kernels.decode(llama, x.clone(), where, end, cache))
+            found.append(kernels.decode(llama, x.clone(), angles, where, end, cache))
         else:
-            found.append(llama(x, where, cache.at(where, torch.arange(end) <= where[:, None, :, None])))
+            found.append(llama(x, angles, cache.step(where, end)))
     return found[0], found[1]
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("positions", [[130, 2], [63, 64], [127, 128]])
-def test_a_step_is_that_of_the_plain_path(positions: list[int]) -> None:
-    plain, fused = steps(torch.float64, positions)
+@pytest.mark.parametrize(("first", "tokens"), [([130, 2], 1), ([63, 64], 1), ([127, 128], 1), ([62, 130], 5)])
+def test_a_step_is_that_of_the_plain_path(first: list[int], tokens: int) -> None:
+    plain, fused = steps(torch.float64, first, tokens)
     torch.testing.assert_close(fused, plain, atol=1e-12, rtol=0)
 
 
@@ -52,6 +58,10 @@ def test_what_wins_with_noise_added_is_what_wins_on_the_plain_path() -> None:
         logits = torch.randn(40, 1, 5000, generator=torch.Generator().manual_seed(1)) * spread
         plain = (gumbel_noise(keys, positions, 5000) + logits).argmax(-1)
         assert torch.equal(kernels.noisy_argmax(logits, keys, positions), plain)
+        several = kernels.noisy_argmax(logits.view(10, 4, -1), keys[::4], positions.view(10, 4))
+        assert torch.equal(
+            several, (gumbel_noise(keys[::4], positions.view(10, 4), 5000) + logits.view(10, 4, -1)).argmax(-1)
+        )
 
 
 @torch.no_grad()
@@ -63,3 +73,17 @@ def test_a_drawing_is_that_of_the_plain_path(cfg_weight: float, sampling: Sampli
     what = Drawing(prompt=prompt, pad=pad, steps=4, seed=3, cfg_weight=cfg_weight, sampling=sampling)
     drawn = draw_codes(janus.model, what, Execution(cpu, kernels=kernels))
     assert torch.equal(drawn, draw_codes(janus.model, what, Execution(cpu)))
+
+
+@torch.no_grad()
+def test_jacobi_and_answers_are_those_of_the_plain_path() -> None:
+    plain = janus_core.load(dtype=torch.float64)
+    fused = janus_core.load(dtype=torch.float64, execution=Execution(torch.device("cpu"), kernels=kernels))
+    pad, cpu = plain.processor.pad, plain.execution
+    what = Drawing(prompt=plain.processor.drawing_prompt("a red circle"), pad=pad, steps=4, seed=3, window=3)
+    drawn = draw_codes_jacobi(plain.model, what, fused.execution)
+    assert torch.equal(drawn, draw_codes_jacobi(plain.model, what, cpu))
+    questions = ("is it red?",), ("is it red?", "how many circles are there?")
+    for batch in questions:  # the second has pads
+        said = [janus.answer_batch(list(batch), max_new_tokens=3, temperature=1.0) for janus in (plain, fused)]
+        assert said[0] == said[1]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from janus_core.generation.cache import CPUCache
+from janus_core.generation.cache import CPUCache, DeviceCache, KVCache
+from janus_core.model.llama import rope_table
 
 
 @torch.no_grad()
@@ -33,33 +35,41 @@ def test_generation_head_and_code_embeddings(janus, golden, close):
     close(janus.model.embed_codes(codes), golden["vision_heads.gen_img_embeds.out"])
 
 
+@pytest.fixture(params=["cpu", "device"])
+def cache(janus, request) -> KVCache:
+    """For two rows of 16 tokens: as a CPU has it, and as every other device has it."""
+    config = janus.model.config.llama
+    if request.param == "cpu":
+        return CPUCache(config, 2, 16, torch.float32)
+    return DeviceCache(config, 2, 16, "cpu", torch.float32)
+
+
 @torch.no_grad()
-def test_prefill_layer_by_layer_with_its_cache_and_logits(janus, golden, close, record):
+def test_prefill_layer_by_layer_with_its_cache_and_logits(janus, golden, close, record, cache):
     llama = janus.model.language_model.model
     embeds = janus.model.embed_text(golden["language_model.prefill.ids"])
     close(embeds, golden["language_model.prefill.inputs_embeds"])
     first_layer = record(llama.layers[0])
-    cache = CPUCache(llama.config, rows=2, capacity=16, dtype=torch.float32)
     hidden = llama(embeds, attend=cache.prompt())
     close(first_layer[0], golden["language_model.prefill.hidden_states.1"])
     close(hidden, golden["language_model.prefill.last_hidden_state"])
     close(janus.model.language_model.lm_head(hidden), golden["language_model.prefill.logits"])
-    assert len(embeds[0]) == 11
+    assert not cache.keys[:, :, :, 11:].any() and not cache.values[:, :, :, 11:].any(), "11 tokens are held"
     for layer in range(2):
         close(cache.keys[layer, :, :, :11], golden[f"language_model.prefill.cache.{layer}.k"])
         close(cache.values[layer, :, :, :11], golden[f"language_model.prefill.cache.{layer}.v"])
 
 
 @torch.no_grad()
-def test_cached_steps(janus, golden, close):
+def test_cached_steps(janus, golden, close, cache):
     llama = janus.model.language_model.model
-    cache = CPUCache(llama.config, rows=2, capacity=16, dtype=torch.float32)
     llama(golden["language_model.prefill.inputs_embeds"], attend=cache.prompt())
     steps = golden["language_model.step.inputs_embeds"]
     found = []
     for slot, step in enumerate(steps, 11):
         slots = torch.full((2, 1), slot)
-        found.append(llama(step, slots, cache.at(slots, torch.arange(slot + 1) <= slots[:, None, :, None])))
+        angles = rope_table(slots, llama.config.head_dim, llama.config.rope_theta, torch.float32)
+        found.append(llama(step, angles, cache.step(slots, slot + 1)))
     hidden = torch.stack(found)
     close(hidden, golden["language_model.step.last_hidden_state"])
 

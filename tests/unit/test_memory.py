@@ -131,7 +131,7 @@ def there(*shape: int) -> torch.Tensor:
 def test_drawing_needs_only_its_parts_on_the_device(split):
     model = split(memory.DRAWING)
     cache = DeviceCache(model.config.llama, 2, 20, "meta", torch.float32)
-    step = cache.at(there(2, 1), there(2, 1, 1, 20) == 0)
+    step = cache.step(there(2, 1), 20)
     for embeds, attend in ((model.embed_text(there(2, 7)), cache.prompt()), (model.embed_codes(there(2, 1)), step)):
         hidden = model.language_model.model(embeds, attend=attend)
         assert image.picture_logits(model, hidden[:, -1], 5.0).device.type == "meta"
@@ -147,7 +147,7 @@ def test_answering_needs_only_its_parts_on_the_device(split):
     seen = model.embed_images(torch.zeros(1, 3, size, size, device="meta"))
     words = model.embed_text(there(1, 5))
     cache = DeviceCache(model.config.llama, 1, 700, "meta", torch.float32)
-    step = cache.at(there(1, 1), there(1, 1, 1, 700) == 0)
+    step = cache.step(there(1, 1), 700)
     for embeds, attend in ((torch.cat((seen, words), dim=1), cache.prompt()), (model.embed_text(there(1, 1)), step)):
         hidden = model.language_model.model(embeds, attend=attend)
         assert model.language_model.lm_head(hidden).device.type == "meta"

@@ -52,6 +52,10 @@ def cache_of(kind, llama, rows: int, capacity: int) -> CPUCache | DeviceCache:
     return kind(llama.config, rows, capacity, *device, torch.float64)
 
 
+def angles(llama, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return rope_table(positions, llama.config.head_dim, llama.config.rope_theta, torch.float64)
+
+
 @CACHES
 @torch.no_grad()
 def test_several_tokens_after_a_filled_cache_equal_the_same_tokens_read_at_once(janus64, kind):
@@ -59,9 +63,8 @@ def test_several_tokens_after_a_filled_cache_equal_the_same_tokens_read_at_once(
     embeds = torch.randn(2, 9, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     cache = cache_of(kind, llama, 2, 9)
     head = llama(embeds[:, :5], attend=cache.prompt())
-    mask = torch.ones(9, 9, dtype=torch.bool).tril()[5:].expand(2, 1, 4, 9)
     slots = torch.arange(5, 9).repeat(2, 1)
-    tail = llama(embeds[:, 5:], slots, cache.at(slots, mask))
+    tail = llama(embeds[:, 5:], angles(llama, slots), cache.step(slots, 9))
     torch.testing.assert_close(torch.cat((head, tail), dim=1), llama(embeds))
 
 
@@ -73,8 +76,7 @@ def test_rows_may_write_to_slots_of_their_own(janus64, kind):
     cache = cache_of(kind, llama, 2, 9)
     llama(embeds[:, :8], attend=cache.prompt())
     slots = torch.tensor([[8], [3]])  # the second row has the rest of its tokens replaced
-    mask = torch.arange(9) <= slots[:, None, :, None]
-    found = llama(embeds[:, 8:], slots, cache.at(slots, mask))
+    found = llama(embeds[:, 8:], angles(llama, slots), cache.step(slots, 9))
     for row, slot in enumerate(slots[:, 0].tolist()):
         alone = torch.cat((embeds[row : row + 1, :slot], embeds[row : row + 1, 8:]), dim=1)
         torch.testing.assert_close(found[row], llama(alone)[0, -1:])
@@ -89,8 +91,8 @@ def test_a_copied_cache_continues_as_its_prefix_would(janus64, kind):
     llama(embeds[:, :5], attend=prefix.prompt())
     cache = cache_of(kind, llama, 6, 8)
     cache.copy_rows(prefix, 3)
-    slots, mask = torch.full((6, 1), 5), torch.ones(6, 1, 1, 6, dtype=torch.bool)
-    after = llama(embeds[:, 5:].repeat_interleave(3, dim=0), slots, cache.at(slots, mask))
+    slots = torch.full((6, 1), 5)
+    after = llama(embeds[:, 5:].repeat_interleave(3, dim=0), angles(llama, slots), cache.step(slots, 6))
     torch.testing.assert_close(after, llama(embeds)[:, -1:].repeat_interleave(3, dim=0))
 
 

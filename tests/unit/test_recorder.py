@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import janus_core
-from janus_core.generation import cache, image, recorder, text
+from janus_core.generation import cache, context, recorder, text
 from janus_core.generation.execution import Execution
 from janus_core.generation.image import Drawing, DrawingStep, draw_codes
 from janus_core.generation.sampling import Sampling
@@ -24,8 +24,7 @@ def exact() -> janus_core.Janus:
 def device_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cache that other devices than CPUs use."""
     make = lambda config, rows, capacity, execution, dtype: cache.DeviceCache(config, rows, capacity, "cpu", dtype)
-    for module in (image, text):
-        monkeypatch.setattr(module, "new_cache", make)
+    monkeypatch.setattr(context, "new_cache", make)
 
 
 def drawing(janus: janus_core.Janus, prompt: str, cfg_weight: float = 5.0, sampling: Sampling | None = None) -> Drawing:
