@@ -15,7 +15,8 @@ class Context:
 
     def __init__(self, llama: Llama, rows: int, capacity: int, execution: Execution, dtype: torch.dtype):
         self.llama = llama
-        self.kernels = execution.kernels if execution.in_place([llama.layers, llama.norm]) else None
+        usable = execution.kernels and execution.in_place([llama.layers, llama.norm])
+        self.kernels = execution.kernels if usable else None
         self.cache: KVCache = new_cache(llama.config, rows, capacity, execution, dtype)
         self.capacity = self.cache.capacity
         self.positions = torch.arange(self.capacity, device=execution.device)

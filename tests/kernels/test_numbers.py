@@ -58,7 +58,7 @@ def test_what_wins_with_noise_added_is_what_wins_on_the_plain_path() -> None:
         logits = torch.randn(40, 1, 5000, generator=torch.Generator().manual_seed(1)) * spread
         plain = (gumbel_noise(keys, positions, 5000) + logits).argmax(-1)
         assert torch.equal(kernels.noisy_argmax(logits, keys, positions), plain)
-        several = kernels.noisy_argmax(logits.view(10, 4, -1), keys[::4], positions.view(10, 4))
+        several = kernels.noisy_argmax(logits.view(10, 4, -1), keys[::4].contiguous(), positions.view(10, 4))
         assert torch.equal(
             several, (gumbel_noise(keys[::4], positions.view(10, 4), 5000) + logits.view(10, 4, -1)).argmax(-1)
         )
