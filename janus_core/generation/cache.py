@@ -102,7 +102,7 @@ class DeviceCache(KVCache):
 
     def __init__(self, config: LlamaConfig, rows: int, capacity: int, device: torch.device | str, dtype: torch.dtype):
         super().__init__(config, rows, capacity)
-        # Zeros, because a masked slot still takes part: its weight of 0 times NaN in fresh memory would be NaN.
+        # Zeros, because a masked slot still takes part: its weight of 0 times NaN in uninitialised memory would be NaN.
         self.keys, self.values = (torch.zeros(self.shape, device=device, dtype=dtype) for _ in range(2))
 
     def step(self, slots: Tensor, end: int, visible: Tensor | None = None) -> Attend:
@@ -119,10 +119,10 @@ class DeviceCache(KVCache):
 class CPUCache(KVCache):
     """Keys in memory as [layers, rows, heads, head_dim, slots], values as [layers, rows, heads, slots, head_dim].
 
-    1. A query's products with keys in that layout are one sweep through memory, several times as fast as
+    1. In this layout a query's dot products with all keys are one sequential read, several times as fast as
        scaled_dot_product_attention in bfloat16.
-    2. A sweep covers all slots, so there are only as many as needed, rounded up to SLOT_BLOCK. The memory for
-       `capacity` of them is allocated at the start; when slots are added, the keys and values in it are moved apart.
+    2. The read covers every slot, so slots are added as needed, SLOT_BLOCK at a time. Memory for `capacity` of them is
+       allocated once; adding slots moves the contents to a wider stride.
     """
 
     def __init__(self, config: LlamaConfig, rows: int, capacity: int, dtype: torch.dtype):
@@ -138,7 +138,7 @@ class CPUCache(KVCache):
         return keys.view(*lead, head_dim, slots).mT, values.view(*lead, slots, head_dim)
 
     def _make_room(self, slots: int) -> None:
-        """Have at least `slots` slots; new ones are zero."""
+        """Grow to at least `slots` slots, zero-filled."""
         had = self.keys.shape[3]
         if slots <= had:
             return
@@ -181,7 +181,8 @@ class CPUCache(KVCache):
 def weighted_sums(weights: Tensor, rows: Tensor) -> Tensor:
     """The product of weights [.., 1, n] and rows [.., n, width], contiguous, on a CPU.
 
-    `embedding_bag` takes at most half the time of a matrix product here, which copies the rows first.
+    `embedding_bag` takes at most half the time of a matrix product here: for one weight vector each, that copies the rows
+    first.
     """
     n, width = rows.shape[-2:]
     indices, starts = _bags(rows.shape[:-2].numel(), n)

@@ -1,4 +1,4 @@
-"""Drawing: prompt ids -> picture codes, one code of every picture a step."""
+"""Drawing: prompt ids -> picture codes, one code per picture and step."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Drawing:
 
     @property
     def rows(self) -> int:
-        """How many tokens go through the layers at once in each step."""
+        """Tokens per forward pass: pictures x prefixes x window."""
         return self.count * len(self.prefixes) * self.window
 
 
@@ -75,7 +75,10 @@ def picture_logits(model: JanusModel, hidden: Tensor, cfg_weight: float) -> Tens
 
 
 class DrawingStep:
-    """The state of a drawing; called, it draws one more code of every picture. Made with the first code drawn."""
+    """One decode step and its state.
+
+    The constructor prefills the prompt and draws the first code; each call draws the next code of every picture.
+    """
 
     def __init__(self, model: JanusModel, drawing: Drawing, execution: Execution):
         self.model, self.drawing, self.start = model, drawing, len(drawing.prompt)
@@ -83,31 +86,31 @@ class DrawingStep:
         self.capacity, device = self.context.capacity, execution.device
         self.keys = seed_keys(drawing.seed, drawing.count, device)
         self.ids = torch.zeros(drawing.count, drawing.steps, dtype=torch.long, device=device)
-        self.last = torch.zeros(drawing.count, 1, dtype=torch.long, device=device)  # index of the last code drawn
+        self.index = torch.zeros(drawing.count, 1, dtype=torch.long, device=device)  # of the last code drawn
         self.logits = picture_logits(model, hidden, drawing.cfg_weight).clone()
         check_finite(self.logits)
         self._draw()
 
     def __call__(self, end: int) -> None:
         copies = len(self.drawing.prefixes)
-        slots = (self.last + self.start).repeat(copies, 1)  # [rows, 1]
-        embeds = self.model.embed_codes(self.ids.gather(1, self.last)).repeat(copies, 1, 1)
+        slots = (self.index + self.start).repeat(copies, 1)  # [rows, 1]
+        embeds = self.model.embed_codes(self.ids.gather(1, self.index)).repeat(copies, 1, 1)
         hidden = self.context.step(embeds, slots, end)
         self.logits.copy_(picture_logits(self.model, hidden[:, -1], self.drawing.cfg_weight))
-        self.last.add_(1)
+        self.index.add_(1)
         self._draw()
 
     def _draw(self) -> None:
         logits, sampling = self.logits[:, None], self.drawing.sampling
-        drawn = draw_tokens(logits, sampling, self.keys, self.last, self.context.kernels)
-        self.ids.scatter_(1, self.last, drawn)
+        drawn = draw_tokens(logits, sampling, self.keys, self.index, self.context.kernels)
+        self.ids.scatter_(1, self.index, drawn)
 
 
 @torch.no_grad()
 def draw_codes(model: JanusModel, drawing: Drawing, execution: Execution, progress: Progress | None = None) -> Tensor:
     """The pictures' codes, long [count, steps]. `progress(step, total, codes so far [count, step])` may raise to stop.
 
-    As CUDA graphs, the device is waited for once a row of the picture.
+    With CUDA graphs it synchronises once per row of the picture. Raises CheckpointError if the logits are not finite.
     """
     row = model.config.grid[1]
     with side_stream(execution.device, execution.records(model.drawing_parts)) as stream:
@@ -121,5 +124,5 @@ def draw_codes(model: JanusModel, drawing: Drawing, execution: Execution, progre
                 progress(drawn, drawing.steps, step.ids[:, :drawn])
             if drawn < drawing.steps:
                 run(step.start + drawn)
-        check_finite(step.logits)  # what goes wrong in between stays in the cache, and shows here
+        check_finite(step.logits)  # a NaN in any step reaches the cache, so this check finds it
     return step.ids.clone()

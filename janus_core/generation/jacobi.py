@@ -23,7 +23,7 @@ from .sampling import check_finite, draw_tokens, seed_keys
 
 
 class JacobiPass:
-    """The state of a drawing by guesses; called, it moves each picture on by the codes that it finds right."""
+    """One pass and its state. Each call accepts the codes that it verifies, and guesses those that follow."""
 
     def __init__(self, model: JanusModel, drawing: Drawing, execution: Execution):
         self.model, self.drawing = model, drawing
@@ -50,15 +50,15 @@ class JacobiPass:
         self._keep(logits, inputs + 1)
 
     def _keep(self, logits: Tensor, indices: Tensor) -> None:
-        """Keep what is right and guess the rest: logits [count, T, codes] of the codes at `indices` [count, T]."""
+        """Accept the verified draws and guess the rest, from logits [count, T, codes] of the codes at `indices` [count, T]."""
         sampling, keys, window = self.drawing.sampling, self.keys, self.drawing.window
         drawn = draw_tokens(logits, sampling, keys, indices)
         right = drawn[:, :-1] == self.ids.gather(1, indices[:, :-1])
         accepted = 1 + right.long().cumprod(dim=1).sum(dim=1, keepdim=True)
         # The next guesses, drawn with the noise that will decide:
-        # 1. Logits after a wrong guess were computed with it in view. Their mean with the last right ones guesses best.
-        # 2. Beyond the window there are only the last right ones.
-        # The mean is taken in place: a copy would be the largest tensor of the pass.
+        # 1. Logits after a wrong guess depend on it. Averaging them with the last valid logits gave the best guesses.
+        # 2. Beyond the window only the last valid logits exist.
+        # The average is taken in place: a copy would be the largest tensor of the pass.
         last = logits.gather(1, (accepted - 1)[..., None].expand(-1, -1, logits.shape[-1]))
         guessed = draw_tokens(logits.lerp_(last, 0.5), sampling, keys, indices)
         kept = torch.arange(indices.shape[1], device=indices.device) < accepted
@@ -74,7 +74,8 @@ def draw_codes_jacobi(
 ) -> Tensor:
     """The codes of `draw_codes`, long [count, steps], in fewer passes of `drawing.window` codes each.
 
-    Each picture advances at its own pace; `progress` gets the slowest one's step.
+    Each picture advances at its own pace; `progress` gets the slowest one's step. Raises CheckpointError if the logits are
+    not finite.
     """
     steps = drawing.steps
     with side_stream(execution.device, execution.records(model.drawing_parts)) as stream:

@@ -1,8 +1,9 @@
-"""CUDA graphs: a decode step's kernels recorded once and replayed, because launching them takes longer than they run.
+"""CUDA graphs: a decode step's kernels recorded once and replayed, because launching small kernels takes longer than running them.
 
-1. A graph replays the same kernels on the same memory. So a step has fixed shapes, and all that changes from step to
-   step is in tensors allocated before the first one: nothing in a graph's own memory outlives a replay.
-2. Attention reads a whole bucket of slots under a mask. Each bucket has its own graph.
+1. A graph replays the same kernels on the same memory. So all that changes from step to step is in tensors allocated
+   before the first one: nothing in a graph's own memory outlives a replay.
+2. Shapes depend only on `end`, the slots that attention reads. It is rounded up to a multiple of 64, and each value has
+   its own graph.
 3. Graphs live no longer than the call: after it, a host may move the weights or change them.
 """
 
@@ -30,9 +31,8 @@ class Step(Protocol):
 
 
 class GraphedStep:
-    """Runs a step. With a `stream`, each bucket's first step runs as it is, and the second is recorded and replayed.
-
-    `bucket` is how many slots more attention reads from one graph to the next.
+    """Runs a step. With a `stream`, the first step of each `end` runs eagerly (the warm-up), the second is recorded, and
+    it and all later ones are replays. `end` is a multiple of `bucket`.
     """
 
     possible = True  # False once the device or its driver has refused to record
@@ -42,21 +42,21 @@ class GraphedStep:
         self.recording = stream is not None
         self.pool = torch.cuda.graph_pool_handle() if stream else None
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
-        self.warm = 0  # the bucket that ran last, and so needs no warm-up
+        self.last_end = 0  # it ran last, and so needs no warm-up
 
-    def __call__(self, slots: int) -> None:
-        """One step whose last token is in slot `slots - 1`."""
-        end = min(-(-slots // self.bucket) * self.bucket, self.step.capacity)
-        if end == self.warm and end not in self.graphs and self.recording and GraphedStep.possible:
+    def __call__(self, length: int) -> None:
+        """One step, after which the cache holds `length` tokens."""
+        end = min(-(-length // self.bucket) * self.bucket, self.step.capacity)
+        if end == self.last_end and end not in self.graphs and self.recording and GraphedStep.possible:
             self._record(end)
         if graph := self.graphs.get(end):
             graph.replay()
         else:
             self.step(end)
-        self.warm = end
+        self.last_end = end
 
     def _record(self, end: int) -> None:
-        """Record a graph for this bucket. A failure costs speed and nothing else: the step runs as it is.
+        """Record a graph for this `end`. A failure costs speed and nothing else: the step runs eagerly.
 
         1. Without memory for it, this call continues without graphs, and gives back what it has. The next call tries
            again. If memory runs out there too, the step raises PyTorch's own exception, which a host knows.
@@ -77,7 +77,7 @@ class GraphedStep:
             else:
                 GraphedStep.possible = False
                 logging.getLogger(__name__).warning(
-                    "Janus works without CUDA graphs, and so more slowly", exc_info=True
+                    "CUDA graphs are not available: Janus runs more slowly without them", exc_info=True
                 )
 
 
@@ -92,13 +92,13 @@ def _own_stream(device: int) -> torch.cuda.Stream:
 
 
 @contextmanager
-def side_stream(device: torch.device, wanted: bool) -> Iterator[torch.cuda.Stream | None]:
-    """Where graphs are `wanted`, work on a CUDA stream of our own: the default stream cannot be recorded.
+def side_stream(device: torch.device, enabled: bool) -> Iterator[torch.cuda.Stream | None]:
+    """If `enabled`, work on a CUDA stream of our own: the default stream cannot be recorded.
 
-    1. It is the same stream in every call, so libraries allocate what they keep for a stream outside of any graph.
+    1. It is the same stream in every call, so that libraries' workspaces for a stream are allocated before any capture.
     2. It is waited for at the end, because a graph must not be freed while it runs.
     """
-    if not wanted:
+    if not enabled:
         yield None
         return
     stream = _own_stream(torch.cuda.current_device() if device.index is None else device.index)

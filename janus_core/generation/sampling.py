@@ -75,11 +75,11 @@ def gumbel_noise(keys: Tensor, position: int | Tensor, codes: int) -> Tensor:
     bits = _mix(_mix((code + first).bitwise_and_(MASK32)).bitwise_xor_(second))
     # The uniform variable is 1 - u rather than u, so that the large values, which win the draw, keep full precision.
     rest = bits.to(torch.float32).add_(0.5).mul_(2**-32).clamp_(max=1 - 2**-24)
-    log = log_of_complement(rest) if keys.device.type == "mps" else rest.neg_().log1p_()
+    log = log1m(rest) if keys.device.type == "mps" else rest.neg_().log1p_()
     return log.neg_().log_().neg_()
 
 
-def log_of_complement(x: Tensor) -> Tensor:
+def log1m(x: Tensor) -> Tensor:
     """log(1 - x) of 0 < x < 1, exact also where x is so small that 1 - x rounds to 1, without `log1p`.
 
     On MPS before torch 2.8, log1p is log(1 + x) as it stands, which gives infinite noise, and that always wins.
@@ -89,7 +89,7 @@ def log_of_complement(x: Tensor) -> Tensor:
 
 
 def guide(cond: Tensor, uncond: Tensor, weight: float) -> Tensor:
-    """Classifier-free guidance (Ho and Salimans 2022): weight 0 is unconditional, 1 conditional, more exaggerates."""
+    """Classifier-free guidance (Ho and Salimans 2022) of logits of equal shapes: weight 0 is unconditional, 1 conditional."""
     return uncond + weight * (cond - uncond)
 
 
@@ -124,7 +124,7 @@ def draw_tokens(
 
 
 def check_finite(logits: Tensor) -> None:
-    """Raise CheckpointError when logits are NaN or infinite: broken weights, or a type too small for them."""
+    """Raise CheckpointError when logits of any shape are NaN or infinite: broken weights, or a dtype too small for them."""
     if not bool(logits.isfinite().all()):
         raise CheckpointError(
             "The model computes NaN: its weights are damaged, or overflow in this dtype, so try bf16 or fp32."

@@ -41,7 +41,7 @@ def embed_prompts(
 
 
 def prompt_mask(mask: Tensor) -> Tensor | None:
-    """Which tokens of left-padded prompts each may look at, bool [B, 1, T, T]; None, meaning causal, without pads."""
+    """The attention mask of left-padded prompts, bool [B, 1, T, T]; None, which is causal, without padding."""
     if bool(mask.all()):
         return None
     length = mask.shape[1]
@@ -51,10 +51,10 @@ def prompt_mask(mask: Tensor) -> Tensor | None:
 
 
 class AnswerStep:
-    """The state of some answers; called, it draws each one's next token. Made with the first token drawn.
+    """One decode step for a batch of answers, and its state.
 
-    `embeds` must hold the embedding of the last token before each call. The table of text embeddings is not part of
-    the step, because a host may keep it on another device.
+    The constructor reads the prompts and draws the first token of each; each call draws the next. The caller copies the
+    embedding of the last token into `embeds` before each call: a host may keep the embedding table on another device.
     """
 
     def __init__(
@@ -78,20 +78,20 @@ class AnswerStep:
         # Pads are never looked at.
         more = mask.new_ones(rows, self.capacity - self.start)
         self.visible = None if looks is None else torch.cat((mask, more), dim=1)[:, None, None]
-        self.slot = torch.full((rows, 1), self.start - 1, device=device)
         self.position = positions[:, -1:].clone()
-        self.drawn = torch.zeros(rows, 1, dtype=torch.long, device=device)
+        self.index = torch.zeros(rows, 1, dtype=torch.long, device=device)  # of the last token drawn
         self.keys = seed_keys(seed, rows, device)
         self.embeds = torch.empty_like(embeds[:, :1])
         self.logits = self.language.lm_head(hidden).clone()
-        self.ids = draw_tokens(self.logits[:, None], sampling, self.keys, self.drawn)
+        self.ids = draw_tokens(self.logits[:, None], sampling, self.keys, self.index)
 
     def __call__(self, end: int) -> None:
-        for counter in (self.position, self.slot, self.drawn):
-            counter.add_(1)
-        hidden = self.context.step(self.embeds, self.slot, end, positions=self.position, visible=self.visible)[:, -1]
+        self.position.add_(1)
+        self.index.add_(1)
+        slots = self.index + self.start - 1
+        hidden = self.context.step(self.embeds, slots, end, positions=self.position, visible=self.visible)[:, -1]
         self.logits.copy_(self.language.lm_head(hidden))
-        self.ids.copy_(draw_tokens(self.logits[:, None], self.sampling, self.keys, self.drawn))
+        self.ids.copy_(draw_tokens(self.logits[:, None], self.sampling, self.keys, self.index))
 
 
 @torch.no_grad()
@@ -110,7 +110,8 @@ def answer_ids(
     """Continue left-padded prompts (embeddings [B, T, D], mask bool [B, T]) until EOS or `max_new_tokens`.
 
     Returns each row's new ids without EOS. Row i uses seed + i and equals the row answered alone. Positions are
-    counted from the mask. `progress(step, total, rows so far)` may raise to stop.
+    counted from the mask. `progress(step, total, rows so far)` may raise to stop. Raises CheckpointError if the logits are
+    not finite.
     """
     answers: list[list[int]] = [[] for _ in mask]
     open_rows = set(range(len(mask)))

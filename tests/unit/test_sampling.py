@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from janus_core import InputError
-from janus_core.generation.sampling import Sampling, draw_tokens, guide, gumbel_noise, seed_keys
+from janus_core.generation.sampling import Sampling, draw_tokens, guide, gumbel_noise, log1m, seed_keys
 
 TOP_SEED = 2**64 - 1
 SEEDS = [0, 1, 123456789, 2**32 - 20_000, 2**63 - 5, TOP_SEED - 39_999]
@@ -284,3 +284,18 @@ def test_the_global_random_state_is_neither_read_nor_changed():
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.manual_seed(2)
     assert torch.equal(draws(LOGITS, Sampling(0.8, 10, 0.9), rows=100), first)
+
+
+def test_the_noise_without_log1p_is_the_same_but_for_the_last_bits():
+    """MPS has it, where log1p is inexact before torch 2.8; log(1 + x) as it stands would give infinite noise."""
+    keys, positions = seed_keys(3, 4, "cpu"), torch.arange(64).expand(4, -1)
+    noise = gumbel_noise(keys, positions, 16384)
+    rest = torch.cat((torch.logspace(-10, -1e-3, 10_000), torch.tensor([2**-33, 1 - 2**-24])))
+    exact = (-rest.double()).log1p()
+    assert ((log1m(rest).double() - exact).abs() <= 3e-7 * exact.abs()).all()
+    assert (1 - rest).log().neg().log().isinf().any()
+    without = torch.special.expm1(-(-noise).exp())  # minus the uniform variable that the noise came from
+    logits = torch.randn(4, 64, 16384, generator=torch.Generator().manual_seed(0)) * 3
+    again = -(-log1m(-without)).log()
+    assert (again - noise).abs().max() < 1e-4
+    assert torch.equal((noise + logits).argmax(-1), (again + logits).argmax(-1))
