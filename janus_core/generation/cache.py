@@ -8,11 +8,13 @@ step must be in tensors.
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..config import LlamaConfig
 from ..model.llama import Attend
@@ -79,6 +81,17 @@ def new_cache(config: LlamaConfig, rows: int, capacity: int, execution: Executio
     if execution.device.type == "cpu" and execution.kernels is None:
         return CPUCache(config, rows, capacity, dtype)
     return DeviceCache(config, rows, capacity, execution.device, dtype)
+
+
+def attention_kernels(device: torch.device) -> AbstractContextManager[object]:
+    """PyTorch's kernels for attention on CUDA, without cuDNN's.
+
+    cuDNN plans for each new length, which takes 23 to 37 ms on Hopper, and is wrong on some Blackwell cards
+    (pytorch#193893).
+    """
+    if device.type != "cuda":
+        return nullcontext()
+    return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
 
 
 def looks(slots: Tensor, end: int, visible: Tensor | None) -> Tensor:

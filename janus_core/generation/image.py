@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..model.janus import JanusModel
+from .cache import attention_kernels
 from .context import Context
 from .execution import Execution
 from .recorder import GraphedStep, side_stream
@@ -113,7 +114,8 @@ def draw_codes(model: JanusModel, drawing: Drawing, execution: Execution, progre
     With CUDA graphs it synchronises once per row of the picture. Raises CheckpointError if the logits are not finite.
     """
     row = model.config.grid[1]
-    with side_stream(execution.device, execution.records(model.drawing_parts)) as stream:
+    graphs = execution.records(model.drawing_parts)
+    with attention_kernels(execution.device), side_stream(execution.device, graphs) as stream:
         step = DrawingStep(model, drawing, execution)
         # Triton's kernels skip slots that are not filled yet, so one graph serves the whole drawing.
         run = GraphedStep(step, stream, step.capacity if step.context.kernels else None)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..model.janus import JanusModel
+from .cache import attention_kernels
 from .execution import Execution
 from .image import Drawing, Progress, picture_logits, prefill
 from .recorder import GraphedStep, side_stream
@@ -78,7 +79,8 @@ def draw_codes_jacobi(
     not finite.
     """
     steps = drawing.steps
-    with side_stream(execution.device, execution.records(model.drawing_parts)) as stream:
+    graphs = execution.records(model.drawing_parts)
+    with attention_kernels(execution.device), side_stream(execution.device, graphs) as stream:
         state = JacobiPass(model, drawing, execution)
         run = GraphedStep(state, stream)
         while True:

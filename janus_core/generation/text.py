@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..model.janus import JanusModel
+from .cache import attention_kernels
 from .context import Context
 from .execution import Execution
 from .recorder import GraphedStep, side_stream
@@ -115,7 +116,8 @@ def answer_ids(
     """
     answers: list[list[int]] = [[] for _ in mask]
     open_rows = set(range(len(mask)))
-    with side_stream(execution.device, execution.records(model.answering_parts)) as stream:
+    graphs = execution.records(model.answering_parts)
+    with attention_kernels(execution.device), side_stream(execution.device, graphs) as stream:
         step = AnswerStep(model, embeds, mask, execution, new=max_new_tokens, seed=seed, sampling=sampling)
         run = GraphedStep(step, stream)
         for count in range(1, max_new_tokens + 1):

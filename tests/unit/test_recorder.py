@@ -178,3 +178,13 @@ def test_a_graph_says_what_the_same_steps_say_without_it(temperature: float, cap
     janus.model.language_model.model.embed_tokens.cpu()  # as a host may keep it
     janus.answer("is it red?" * 20, temperature=temperature)
     assert captured and recorder.GraphedStep.possible
+
+
+def test_attention_on_cuda_is_never_cudnns() -> None:
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    with cache.attention_kernels(torch.device("cuda")):
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+        assert torch.backends.cuda.flash_sdp_enabled() and torch.backends.cuda.mem_efficient_sdp_enabled()
+    assert torch.backends.cuda.cudnn_sdp_enabled() == before
+    with cache.attention_kernels(torch.device("cpu")):
+        assert torch.backends.cuda.cudnn_sdp_enabled() == before
