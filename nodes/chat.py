@@ -23,7 +23,7 @@ class JanusChat(io.ComfyNode):
             node_id="JanusChat",
             display_name="Janus Chat",
             category="Janus",
-            description="Says something to the model, about pictures if you like, and shows the conversation so far. Press "
+            description="Sends a message to the model, with pictures if you like, and shows the conversation so far. Press "
             "Reply for the next turn: it adds a Janus Chat that knows all that was said before.",
             **inputs.search_aliases("vqa", "conversation", "llm", "question", "janus pro"),
             inputs=[
@@ -31,7 +31,7 @@ class JanusChat(io.ComfyNode):
                 io.Image.Input(
                     "image",
                     optional=True,
-                    tooltip="Pictures this message is about. Later turns still know them; wire only new ones there.",
+                    tooltip="Pictures this message is about. Later turns remember them; connect only new ones there.",
                 ),
                 HistoryType.Input(
                     "history",
@@ -43,7 +43,7 @@ class JanusChat(io.ComfyNode):
                     multiline=True,
                     dynamic_prompts=True,
                     placeholder="Your message",
-                    tooltip="What you say or ask. It may speak of anything in the conversation before it.",
+                    tooltip="What you say or ask. It can refer to anything said before.",
                 ),
                 inputs.MAX_TOKENS,
                 inputs.ANSWER_TEMPERATURE,

@@ -58,16 +58,15 @@ class JanusTextToImage(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.05,
-                    tooltip="How freely to choose. Lower is calmer and plainer, 0 always takes the likeliest, so that "
-                    "all seeds look the same.",
+                    tooltip="How freely to choose. Lower is calmer and plainer, 0 always takes the most likely, so that all "
+                    "seeds look the same.",
                 ),
                 io.Int.Input(
                     "top_k",
                     default=0,
                     min=0,
                     max=16384,
-                    tooltip="Choose each patch only among this many likeliest. 0 chooses among all, as the model was "
-                    "made to.",
+                    tooltip="Choose each patch only among this many most likely ones. 0 chooses among all, as in training.",
                 ),
                 io.Float.Input(
                     "top_p",
@@ -75,15 +74,14 @@ class JanusTextToImage(io.ComfyNode):
                     min=0.01,
                     max=1.0,
                     step=0.01,
-                    tooltip="Leave out the unlikeliest choices: 0.9 keeps those that make up 90 % of the chance. "
-                    "1 keeps all.",
+                    tooltip="Leave out the least likely choices: 0.9 keeps those that make up 90 % of the chance. 1 keeps all.",
                 ),
                 io.Combo.Input(
                     "sampler",
                     options=list(SAMPLERS),
                     default=SAMPLERS[0],
                     optional=True,
-                    tooltip="How to go about it; the picture is the same, but for rare differences of rounding. Sequential "
+                    tooltip="How to draw. The picture is the same, apart from rare rounding differences. Sequential "
                     "draws one patch after the other. Jacobi guesses several ahead and keeps those that are right, which "
                     "can be faster for one or two pictures of plain subjects.",
                     **inputs.ADVANCED,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from comfy_api.latest import io
@@ -28,7 +29,7 @@ ANSWER_TEMPERATURE = io.Float.Input(
     min=0.0,
     max=2.0,
     step=0.05,
-    tooltip="0 gives the surest answer, the same each time. More gives freer words, which change with the seed.",
+    tooltip="0 always takes the most likely word, so the answer is the same each time. More varies the words with the seed.",
 )
 
 
@@ -37,6 +38,16 @@ def seed(tooltip: str, *, control_after_generate: bool) -> io.Int.Input:
     return io.Int.Input(
         "seed", default=0, min=0, max=MAX_SEED, control_after_generate=control_after_generate, tooltip=tooltip
     )
+
+
+def problem_of(*checks: Callable[[], object]) -> bool | str:
+    """What `validate_inputs` returns: the sentence of the first check that raises ValueError, else True."""
+    try:
+        for check in checks:
+            check()
+    except ValueError as error:
+        return str(error)
+    return True
 
 
 def search_aliases(*words: str) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..janus_core import CheckpointError
 from ..janus_core.weights.checkpoint import find
 from ..janus_core.weights.download import fetch
 from . import inputs
@@ -46,12 +45,9 @@ class JanusLoader(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, checkpoint: str | None) -> bool | str:
-        try:
-            if checkpoint is not None and checkpoint not in folders.downloads():  # None: it comes over a link
-                find(folders.checkpoint_path(checkpoint)).config()
-        except CheckpointError as error:
-            return str(error)
-        return True
+        if checkpoint is None or checkpoint in folders.downloads():  # None: another node is connected
+            return True
+        return inputs.problem_of(lambda: find(folders.checkpoint_path(checkpoint)).config())
 
     @classmethod
     def fingerprint_inputs(cls, checkpoint: str | None, dtype: str | None) -> folders.Stamps | None:

@@ -6,8 +6,8 @@ import math
 
 from comfy_api.latest import io
 
-from ..janus_core import CheckpointError, InputError
-from ..janus_core.weights.lora import ADAPTER_CONFIG
+from ..janus_core import InputError
+from ..janus_core.weights.lora import ADAPTER_CONFIG, read_lora
 from . import inputs
 from .host import folders
 from .host.weights import HostedJanus
@@ -40,7 +40,7 @@ class JanusLoRA(io.ComfyNode):
                     min=-20.0,
                     max=20.0,
                     step=0.01,
-                    tooltip="How much of it: 1 is as it was trained, 0 nothing at all, below 0 turns it round.",
+                    tooltip="How much of it: 1 is as it was trained, 0 nothing at all, below 0 inverts it.",
                 ),
             ],
             # Not "janus": an output may not have the id of an input.
@@ -49,12 +49,7 @@ class JanusLoRA(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, lora: str | None) -> bool | str:
-        try:
-            if lora is not None:  # None: it comes over a link
-                folders.lora_path(lora)
-        except CheckpointError as error:
-            return str(error)
-        return True
+        return lora is None or inputs.problem_of(lambda: folders.lora_path(lora))  # None: another node is connected
 
     @classmethod
     def fingerprint_inputs(cls, lora: str | None, **_: object) -> folders.Stamps | None:
@@ -68,5 +63,5 @@ class JanusLoRA(io.ComfyNode):
     def execute(cls, janus: HostedJanus, lora: str, strength: float) -> io.NodeOutput:
         if not math.isfinite(strength):
             raise InputError(f"The strength is {strength}: give a number, usually between -1 and 1.")
-        layers = janus.read_lora(folders.lora_path(lora))
+        layers = read_lora(folders.lora_path(lora), janus.core.model)
         return io.NodeOutput(janus.with_lora(layers, strength) if strength else janus)

@@ -35,7 +35,7 @@ def preview_of(janus: HostedJanus) -> Preview | None:
 
 
 class Preview:
-    """Called after each step with all codes so far; returns a frame when a row is complete and SHARE leaves time for one.
+    """Called after each step with all codes so far; returns a frame when a row is complete and there is time for one.
 
     A frame shows each code as its colour. With `decodes`, it is the rows as decoded pictures whenever there is time for
     that.

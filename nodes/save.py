@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from functools import partial
 from pathlib import Path
 
 from comfy_api.latest import io
@@ -43,7 +44,7 @@ class JanusSave(io.ComfyNode):
                     "checkpoint",
                     options=list(folders.checkpoints()),
                     default=folders.EMBEDDED,
-                    tooltip="The model to write, as it lies on disk: LoRAs are not part of it.",
+                    tooltip="The model to write, as it is stored on disk: LoRAs are not part of it.",
                 ),
                 io.Combo.Input(
                     "dtype",
@@ -64,14 +65,9 @@ class JanusSave(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, checkpoint: str | None, filename: str | None) -> bool | str:
-        try:
-            if checkpoint is not None:  # None: it comes over a link
-                folders.checkpoint_path(checkpoint)
-            if filename is not None:
-                new_file(filename)
-        except ValueError as error:
-            return str(error)
-        return True
+        # None: another node is connected.
+        given = [(folders.checkpoint_path, checkpoint), (new_file, filename)]
+        return inputs.problem_of(*(partial(check, name) for check, name in given if name is not None))
 
     @classmethod
     def fingerprint_inputs(cls, filename: str | None, **_: object) -> int | None:

@@ -77,7 +77,7 @@ def _jpeg(frame: Image.Image) -> tuple[str, Image.Image, int]:
 
 
 def _send_output(node: str, output: dict[str, Any]) -> None:
-    """Send the pack's scripts on the canvas that queued this run what a node shows so far."""
+    """Send a node's output so far to the browser that queued this run."""
     server = _server()
     if server is None or server.client_id is None:  # no canvas queued it, and None would send to every client
         return

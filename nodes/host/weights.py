@@ -21,7 +21,7 @@ from ...janus_core.memory import PARTS, Need, fitting_precision
 from ...janus_core.model.cpu_ops import multiplies_bfloat16
 from ...janus_core.precision import EIGHT_BIT, NAMES, Precision
 from ...janus_core.weights.checkpoint import find
-from ...janus_core.weights.lora import LoraLayer, read_lora
+from ...janus_core.weights.lora import LoraLayer
 from .canvas import raise_if_interrupted
 from .folders import checkpoint_stamps
 from .operations import LAYERS, unpatched_at_use
@@ -45,7 +45,7 @@ def _part(model: nn.Module, part: str) -> nn.Module:
         *path, last = name.split(".")
         parent = root
         for step in path:
-            if step not in parent._modules:
+            if not hasattr(parent, step):
                 parent.add_module(step, nn.Module())
             parent = parent.get_submodule(step)
         parent.add_module(last, model.get_submodule(name))
@@ -81,10 +81,6 @@ class HostedJanus:
         """
         core = self.ready(self.core.decoding_need(tokens))
         return core.decode(tokens, progress=raise_if_interrupted).to(comfy.model_management.intermediate_device())
-
-    def read_lora(self, path: Path) -> list[LoraLayer]:
-        """The layers of a LoRA file. Raises CheckpointError where they do not fit this model."""
-        return read_lora(path, self.core.model)
 
     def with_lora(self, layers: list[LoraLayer], strength: float) -> HostedJanus:
         """This Janus with one more LoRA. Both share their weights, which ComfyUI patches when it loads a part."""

@@ -31,7 +31,7 @@ def hosted(weights: Any) -> Any:
 
 
 @pytest.fixture
-def lora(hosted: Any, tmp_path: Path) -> Make:
+def lora(hosted: Any, pack: Callable[[str], Any], tmp_path: Path) -> Make:
     """Writes a random LoRA and reads it for the tiny Janus."""
 
     def make(seed: int, layers: dict[str, tuple[int, int]] = LANGUAGE) -> list[Any]:
@@ -41,7 +41,7 @@ def lora(hosted: Any, tmp_path: Path) -> Make:
             saved[f"base_model.model.{layer}.lora_B.weight"] = torch.randn(out, RANK, generator=noise) * 0.1
             saved[f"base_model.model.{layer}.lora_A.weight"] = torch.randn(RANK, width, generator=noise)
         save_file(saved, tmp_path / f"{seed}.safetensors")
-        return hosted.read_lora(tmp_path / f"{seed}.safetensors")
+        return pack("janus_core.weights.lora").read_lora(tmp_path / f"{seed}.safetensors", hosted.core.model)
 
     return make
 
