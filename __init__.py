@@ -10,7 +10,7 @@ from .nodes.host import canvas, folders
 from .nodes.load import JanusLoader
 from .nodes.lora import JanusLoRA
 from .nodes.save import JanusSave
-from .nodes.seeds import note_seeds
+from .nodes.seeds import add_seeds_to_metadata
 from .nodes.tokens import JanusVQDecode
 
 WEB_DIRECTORY = "web"
@@ -28,5 +28,5 @@ class JanusExtension(ComfyExtension):
 
 async def comfy_entrypoint() -> JanusExtension:
     folders.register_folders()
-    canvas.on_prompt(note_seeds)
+    canvas.add_prompt_handler(add_seeds_to_metadata)
     return JanusExtension()

@@ -1,1 +1,1 @@
-"""The ComfyUI nodes: one file for each, over `janus_core`."""
+"""The ComfyUI nodes: one file a node, and what they share."""

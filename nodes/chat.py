@@ -75,6 +75,7 @@ class JanusChat(io.ComfyNode):
         cls,
         janus: HostedJanus,
         message: str,
+        *,
         max_tokens: int,
         temperature: float,
         seed: int,
@@ -82,17 +83,21 @@ class JanusChat(io.ComfyNode):
         image: torch.Tensor | None = None,
         history: Conversation | None = None,
     ) -> io.NodeOutput:
-        new_pictures = [] if image is None else list(over_white(image))
-        conversation = (history or Conversation()).without_oldest(drop_turns).ask(message, new_pictures)
+        conversation = (
+            (history or Conversation())
+            .without_oldest(drop_turns)
+            .ask(message, [] if image is None else list(over_white(image)))
+        )
         check_room(janus.core, conversation, max_tokens, setting="drop_turns")
         turns, pictures = list(conversation.turns), list(conversation.pictures)
         core = janus.ready(janus.core.answering_need(turns, len(pictures), max_new_tokens=max_tokens))
+        prompt_tokens = conversation.tokens(core)
 
-        asked = conversation.tokens(core)
-
-        def shown(answer: str) -> dict[str, list]:
-            used = asked + len(core.processor.encode(answer))
-            return {"janus_turns": _readable(conversation.with_answer(answer)), "janus_context": [used, core.context]}
+        def node_output(answer: str) -> dict[str, list]:
+            return {
+                "janus_turns": _readable(conversation.with_answer(answer)),
+                "janus_context": [prompt_tokens + len(core.processor.encode(answer)), core.context],
+            }
 
         answer = core.answer(
             turns,
@@ -100,9 +105,9 @@ class JanusChat(io.ComfyNode):
             max_new_tokens=max_tokens,
             temperature=temperature,
             seed=seed,
-            progress=canvas.answer_progress(core, cls.hidden.unique_id, shown),
+            progress=canvas.answer_progress(core, cls.hidden.unique_id, node_output),
         )
-        return io.NodeOutput(answer, conversation.with_answer(answer), ui=shown(answer))
+        return io.NodeOutput(answer, conversation.with_answer(answer), ui=node_output(answer))
 
 
 def _readable(conversation: Conversation) -> list[dict[str, Any]]:

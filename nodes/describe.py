@@ -62,6 +62,7 @@ class JanusDescribeImage(io.ComfyNode):
         janus: HostedJanus,
         image: torch.Tensor,
         question: str,
+        *,
         max_tokens: int,
         temperature: float,
         seed: int,
@@ -69,17 +70,18 @@ class JanusDescribeImage(io.ComfyNode):
         core = janus.ready(janus.core.answering_need(question, 1, max_new_tokens=max_tokens))
         answers: list[str] = []
 
-        def shown(answer: str) -> dict[str, list]:
+        def node_output(answer: str) -> dict[str, list]:
             return {"text": [*answers, answer]}
 
         for i, picture in enumerate(over_white(image)):
-            answer = core.answer(
-                question,
-                [picture],
-                max_new_tokens=max_tokens,
-                temperature=temperature,
-                seed=seed_of(seed, i),
-                progress=canvas.answer_progress(core, cls.hidden.unique_id, shown, run=i, runs=len(image)),
+            answers.append(
+                core.answer(
+                    question,
+                    [picture],
+                    max_new_tokens=max_tokens,
+                    temperature=temperature,
+                    seed=seed_of(seed, i),
+                    progress=canvas.answer_progress(core, cls.hidden.unique_id, node_output, run=i, runs=len(image)),
+                )
             )
-            answers.append(answer)
         return io.NodeOutput(answers, ui={"text": answers})

@@ -58,15 +58,15 @@ class JanusTextToImage(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.05,
-                    tooltip="How freely to choose. Lower is calmer and plainer, 0 always takes the most likely, so that all "
-                    "seeds look the same.",
+                    tooltip="How freely to choose. Higher is more varied, lower calmer and plainer; 0 always takes the most "
+                    "likely token, so that all seeds give the same picture.",
                 ),
                 io.Int.Input(
                     "top_k",
                     default=0,
                     min=0,
                     max=16384,
-                    tooltip="Choose each patch only among this many most likely ones. 0 chooses among all, as in training.",
+                    tooltip="Consider only this many most likely tokens. 0 considers all, as in training.",
                 ),
                 io.Float.Input(
                     "top_p",
@@ -74,15 +74,16 @@ class JanusTextToImage(io.ComfyNode):
                     min=0.01,
                     max=1.0,
                     step=0.01,
-                    tooltip="Leave out the least likely choices: 0.9 keeps those that make up 90 % of the chance. 1 keeps all.",
+                    tooltip="Keep only the most likely tokens, up to this total probability: 0.9 keeps those that make up "
+                    "90 %, 1 keeps all.",
                 ),
                 io.Combo.Input(
                     "sampler",
                     options=list(SAMPLERS),
                     default=SAMPLERS[0],
                     optional=True,
-                    tooltip="How to draw. The picture is the same, apart from rare rounding differences. Sequential "
-                    "draws one patch after the other. Jacobi guesses several ahead and keeps those that are right, which "
+                    tooltip="How to sample. Pictures are the same apart from rare rounding differences. Sequential "
+                    "draws one token after the other. Jacobi guesses several ahead and keeps those that are right, which "
                     "can be faster for one or two pictures of plain subjects.",
                     **inputs.ADVANCED,
                 ),
@@ -92,7 +93,7 @@ class JanusTextToImage(io.ComfyNode):
                     min=1,
                     max=64,
                     optional=True,
-                    tooltip="For jacobi: how many patches to guess ahead. More finds longer stretches, and makes each "
+                    tooltip="For jacobi: how many tokens to guess ahead. More finds longer stretches, but makes each "
                     "step heavier.",
                     **inputs.ADVANCED,
                 ),
@@ -108,6 +109,7 @@ class JanusTextToImage(io.ComfyNode):
         cls,
         janus: HostedJanus,
         prompt: str,
+        *,
         seed: int,
         batch_size: int,
         cfg: float,

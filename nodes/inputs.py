@@ -29,7 +29,8 @@ ANSWER_TEMPERATURE = io.Float.Input(
     min=0.0,
     max=2.0,
     step=0.05,
-    tooltip="0 always takes the most likely word, so the answer is the same each time. More varies the words with the seed.",
+    tooltip="0 always picks the most likely token, so the answer is the same each time. Higher values vary the wording with "
+    "the seed.",
 )
 
 
@@ -52,5 +53,5 @@ def problem_of(*checks: Callable[[], object]) -> bool | str:
 
 def search_aliases(*words: str) -> dict[str, Any]:
     """More words to find a node by, as arguments of its Schema; empty where ComfyUI does not know `search_aliases`."""
-    known = {field.name for field in dataclasses.fields(io.Schema)}
-    return {"search_aliases": ["deepseek", *words]} if "search_aliases" in known else {}
+    known = any(field.name == "search_aliases" for field in dataclasses.fields(io.Schema))
+    return {"search_aliases": ["deepseek", *words]} if known else {}

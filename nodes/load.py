@@ -45,9 +45,10 @@ class JanusLoader(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, checkpoint: str | None) -> bool | str:
-        if checkpoint is None or checkpoint in folders.downloads():  # None: another node is connected
-            return True
-        return inputs.problem_of(lambda: find(folders.checkpoint_path(checkpoint)).config())
+        # None: connected to another node.
+        return (checkpoint is None or checkpoint in folders.downloads()) or inputs.problem_of(
+            lambda: find(folders.checkpoint_path(checkpoint)).config()
+        )
 
     @classmethod
     def fingerprint_inputs(cls, checkpoint: str | None, dtype: str | None) -> folders.Stamps | None:

@@ -40,7 +40,7 @@ class JanusLoRA(io.ComfyNode):
                     min=-20.0,
                     max=20.0,
                     step=0.01,
-                    tooltip="How much of it: 1 is as it was trained, 0 nothing at all, below 0 inverts it.",
+                    tooltip="How much of it: 1 is as trained, 0 has no effect, negative values invert it.",
                 ),
             ],
             # Not "janus": an output may not have the id of an input.
@@ -49,7 +49,7 @@ class JanusLoRA(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, lora: str | None) -> bool | str:
-        return lora is None or inputs.problem_of(lambda: folders.lora_path(lora))  # None: another node is connected
+        return lora is None or inputs.problem_of(lambda: folders.lora_path(lora))  # None: connected to another node
 
     @classmethod
     def fingerprint_inputs(cls, lora: str | None, **_: object) -> folders.Stamps | None:

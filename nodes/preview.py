@@ -14,11 +14,11 @@ from ..janus_core.preview import code_colours
 from .host import canvas
 from .host.weights import HostedJanus
 
-SIDE = 288  # pixels of a frame, about
+FRAME_SIDE = 288  # pixels, approximately
 GAP = 4  # pixels between pictures
-NEUTRAL = (74, 74, 78)  # rows that are not drawn yet
-BEHIND = (53, 53, 53)  # the canvas's grey of a node
-SHARE = 0.03  # of the time since drawing began that frames may take
+GAP_COLOUR = (53, 53, 53)  # the grey of a node on the canvas
+EMPTY_COLOUR = (74, 74, 78)  # of rows that are not drawn yet
+MAX_TIME_SHARE = 0.03  # of the time since drawing began, for all frames
 
 _colours: dict[str, torch.Tensor] = {}  # by codebook; 48 KB for Janus-Pro's
 
@@ -35,7 +35,7 @@ def preview_of(janus: HostedJanus) -> Preview | None:
 
 
 class Preview:
-    """Called after each step with all codes so far; returns a frame when a row is complete and there is time for one.
+    """Called after each step with all codes so far; returns a frame when a row is complete and time allows.
 
     A frame shows each code as its colour. With `decodes`, it is the rows as decoded pictures whenever there is time for
     that.
@@ -52,12 +52,10 @@ class Preview:
     def __call__(self, step: int, total: int, ids: torch.Tensor) -> Image.Image | None:
         height, width = self.grid
         rows = step // width
-        if rows == self.rows:
+        last_rows, self.rows = self.rows, rows
+        if rows in (last_rows, height):  # no new row, or the finished pictures come next
             return None
-        self.rows = rows
-        if rows == height:  # the finished pictures come next
-            return None
-        allowed = SHARE * (time.perf_counter() - self.start)
+        allowed = MAX_TIME_SHARE * (time.perf_counter() - self.start)
         for draw in (self._decoded, self._coloured) if self.decodes else (self._coloured,):
             if self.spent + self.costs[draw] * rows <= allowed:
                 start = time.perf_counter()
@@ -78,12 +76,12 @@ class Preview:
         """A frame of all pictures side by side; `pictures` [N, h, w, 3] in 0..1 have only the rows drawn so far."""
         count = len(pictures)
         columns = math.ceil(math.sqrt(count))
-        height, width = (side * max(1, SIDE // (columns * max(self.grid))) for side in self.grid)
+        height, width = (side * max(1, FRAME_SIDE // (columns * max(self.grid))) for side in self.grid)
         rows = math.ceil(count / columns)
-        sheet = Image.new("RGB", (columns * (width + GAP) - GAP, rows * (height + GAP) - GAP), BEHIND)
+        sheet = Image.new("RGB", (columns * (width + GAP) - GAP, rows * (height + GAP) - GAP), GAP_COLOUR)
         for i, picture in enumerate(pictures):
             corner = (i % columns * (width + GAP), i // columns * (height + GAP))
-            sheet.paste(NEUTRAL, (*corner, corner[0] + width, corner[1] + height))
-            part = to_pil(picture).resize((width, height * self.rows // self.grid[0]), Image.Resampling.BICUBIC)
-            sheet.paste(part, corner)
+            sheet.paste(EMPTY_COLOUR, (*corner, corner[0] + width, corner[1] + height))
+            size = (width, height * self.rows // self.grid[0])
+            sheet.paste(to_pil(picture).resize(size, Image.Resampling.BICUBIC), corner)
         return sheet

@@ -65,7 +65,7 @@ class JanusSave(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, checkpoint: str | None, filename: str | None) -> bool | str:
-        # None: another node is connected.
+        # None: connected to another node.
         given = [(folders.checkpoint_path, checkpoint), (new_file, filename)]
         return inputs.problem_of(*(partial(check, name) for check, name in given if name is not None))
 

@@ -27,19 +27,19 @@ def thumbnails(pictures: torch.Tensor, seed: int) -> list[dict[str, Any]]:
     return [{**file, "seed": str(seed_of(seed, i))} for i, file in enumerate(files)]
 
 
-def note_seeds(request: dict[str, Any]) -> dict[str, Any]:
+def add_seeds_to_metadata(request: dict[str, Any]) -> dict[str, Any]:
     """Add the seeds of each drawing node's pictures to a request's metadata, which PNG files keep beside the workflow.
 
     This happens when a prompt is queued, so that pictures from ComfyUI's cache are saved with their seeds too. A node
-    whose seed or batch size comes over a link is left out: its value is not known yet.
+    whose seed or batch size comes from another node is left out: its value is not known yet.
     """
     seeds = {}
     for number, node in request.get("prompt", {}).items():
-        if not isinstance(node, dict):  # the server rejects it
-            continue
-        seed, count = (node.get("inputs", {}).get(name) for name in ("seed", "batch_size"))
-        if node.get("class_type") == "JanusTextToImage" and isinstance(seed, int) and isinstance(count, int):
-            seeds[number] = [seed_of(seed, i) for i in range(min(count, MAX_BATCH))]
+        # Not a dict: the server rejects it later.
+        if isinstance(node, dict) and node.get("class_type") == "JanusTextToImage":
+            seed, count = (node.get("inputs", {}).get(name) for name in ("seed", "batch_size"))
+            if isinstance(seed, int) and isinstance(count, int):
+                seeds[number] = [seed_of(seed, i) for i in range(min(count, MAX_BATCH))]
     if seeds:
         data = request.setdefault("extra_data", {})
         data["extra_pnginfo"] = {**(data.get("extra_pnginfo") or {}), KEY: seeds}

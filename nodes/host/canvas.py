@@ -45,14 +45,14 @@ def progress(
 
 
 def answer_progress(
-    core: Janus, node: str, shown: Callable[[str], dict[str, list]], *, run: int = 0, runs: int = 1
+    core: Janus, node: str, node_output: Callable[[str], dict[str, list]], *, run: int = 0, runs: int = 1
 ) -> Progress:
-    """`progress` for an answer, which also sends the canvas what the `node` shows: `shown(the answer so far)`."""
+    """`progress` for an answer, which also sends the canvas the `node`'s output: `node_output(the answer so far)`."""
     move_bar = progress(run, runs)
 
     def report(step: int, total: int, ids: list[list[int]]) -> None:
         move_bar(step, total, ids)
-        _send_output(node, shown(core.processor.decode(ids[0])))
+        _send_output(node, node_output(core.processor.decode(ids[0])))
 
     return report
 
@@ -67,7 +67,7 @@ def preview_method() -> str:
     return comfy.cli_args.args.preview_method.value
 
 
-def on_prompt(handler: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+def add_prompt_handler(handler: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Pass every request to run a workflow through `handler` before it is queued."""
     _server().add_on_prompt_handler(handler)
 
@@ -79,10 +79,9 @@ def _jpeg(frame: Image.Image) -> tuple[str, Image.Image, int]:
 def _send_output(node: str, output: dict[str, Any]) -> None:
     """Send a node's output so far to the browser that queued this run."""
     server = _server()
-    if server is None or server.client_id is None:  # no canvas queued it, and None would send to every client
-        return
-    data = {"node": node, "output": output, "prompt_id": server.last_prompt_id}
-    server.send_sync("janus.output", data, server.client_id)
+    if server and server.client_id is not None:  # None (queued by no canvas) would send to all
+        data = {"node": node, "output": output, "prompt_id": server.last_prompt_id}
+        server.send_sync("janus.output", data, server.client_id)
 
 
 def _server() -> Any:

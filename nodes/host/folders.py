@@ -1,4 +1,4 @@
-"""ComfyUI's model folders: which checkpoints and LoRAs are in them, and which file a name in a workflow stands for."""
+"""ComfyUI's model folders: which checkpoints and LoRAs are in them, and which file a name in a workflow means."""
 
 from __future__ import annotations
 
@@ -78,8 +78,9 @@ def _carries_config(path: Path, modified: int) -> bool:
 def downloads() -> dict[str, Published]:
     """Listed name -> each published checkpoint that no model folder has. Uses no network."""
     present = {name.rpartition("/")[2] for name in checkpoints()}
-    missing = (model for model in PUBLISHED if model.name not in present)
-    return {f"{model.name} (download, {model.size / 1e9:.1f} GB)": model for model in missing}
+    return {
+        f"{model.name} (download, {model.size / 1e9:.1f} GB)": model for model in PUBLISHED if model.name not in present
+    }
 
 
 def checkpoint_path(name: str) -> str | Path:
@@ -92,11 +93,10 @@ def checkpoint_path(name: str) -> str | Path:
     if name in found:
         return found[name]
     published = name.partition(" (download, ")[0]
-    for model in PUBLISHED:
-        if published in (model.name, model.repo):
-            for listed, path in found.items():
-                if listed.rpartition("/")[2] == model.name:
-                    return path
+    folder_names = {model.name for model in PUBLISHED if published in (model.name, model.repo)}
+    for listed, path in found.items():
+        if listed.rpartition("/")[2] in folder_names:
+            return path
     raise CheckpointError(
         f"There is no Janus checkpoint {name!r} here: put its folder or file into ComfyUI's models/janus and refresh, "
         "or choose another in Load Janus, which can also download the published ones."
@@ -110,18 +110,16 @@ def loras() -> list[str]:
 
 def lora_path(name: str) -> Path:
     """The file of a listed LoRA. Raises CheckpointError for any other name: names come from untrusted workflows."""
-    path = folder_paths.get_full_path("loras", name) if name in loras() else None
-    if path is None:
-        raise CheckpointError(
-            f"There is no LoRA {name!r} here: put the file into ComfyUI's models/loras and refresh, or choose another."
-        )
-    return Path(path)
+    if name in loras() and (path := folder_paths.get_full_path("loras", name)):
+        return Path(path)
+    raise CheckpointError(
+        f"There is no LoRA {name!r} here: put the file into ComfyUI's models/loras and refresh, or choose another."
+    )
 
 
 def file_stamps(files: Iterable[Path]) -> Stamps:
     """Path, size and modification time of each file: another value once one of them is replaced."""
-    stats = ((path, path.stat()) for path in files)
-    return tuple((str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats)
+    return tuple((str(path), stat.st_size, stat.st_mtime_ns) for path in files for stat in [path.stat()])
 
 
 def checkpoint_stamps(checkpoint: str | Path) -> Stamps:

@@ -39,7 +39,7 @@ class QuantisedHostedLinear(QuantisedLinear, Operations.Linear):
 
     @property
     def scale(self) -> torch.Tensor:
-        """A patched weight has a scale of its own, which goes with it when ComfyUI restores the original."""
+        """A patched weight has a scale of its own, which is replaced when ComfyUI restores the weight."""
         return getattr(self.weight, "scale", self.weight_scale)
 
     def forward_comfy_cast_weights(self, input: torch.Tensor) -> torch.Tensor:
@@ -70,9 +70,10 @@ class QuantisedHostedLinear(QuantisedLinear, Operations.Linear):
 
     def set_weight(self, weight: torch.Tensor, seed: int = 0, **_: Any) -> None:
         """Called by ComfyUI with the patched weight."""
-        kind = self.weight.dtype
-        scale = quantise(weight, kind)[1]
-        patched: Any = nn.Parameter(_stochastic_round(weight / scale, kind, seed), requires_grad=False)
+        scale = quantise(weight, self.weight.dtype)[1]
+        patched: Any = nn.Parameter(
+            _stochastic_round(weight / scale, self.weight.dtype, seed=seed), requires_grad=False
+        )
         patched.scale = scale
         self.weight = patched
 
@@ -80,10 +81,10 @@ class QuantisedHostedLinear(QuantisedLinear, Operations.Linear):
 LAYERS = Layers(Operations, QuantisedHostedLinear)
 
 
-def _stochastic_round(weight: torch.Tensor, kind: torch.dtype, seed: int) -> torch.Tensor:
-    """Stochastic rounding to 8 bits, which keeps the mean of changes that are too small for them."""
-    if kind != torch.int8:
-        return comfy.float.stochastic_rounding(weight, kind, seed=seed)
+def _stochastic_round(weight: torch.Tensor, dtype: torch.dtype, *, seed: int) -> torch.Tensor:
+    """Stochastic rounding to 8 bits, so that changes below one 8-bit step survive on average."""
+    if dtype != torch.int8:
+        return comfy.float.stochastic_rounding(weight, dtype, seed=seed)
     noise = torch.Generator(weight.device).manual_seed(seed)
     chance = torch.rand(weight.shape, dtype=weight.dtype, device=weight.device, generator=noise)
-    return (weight + chance).floor_().clamp_(-127, 127).to(kind)
+    return (weight + chance).floor_().clamp_(-127, 127).to(dtype)

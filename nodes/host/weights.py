@@ -61,16 +61,17 @@ class HostedJanus:
     def __init__(self, core: Janus, offload_device: torch.device):
         self.core = core  # its weights may be anywhere until `ready`
         self._base: HostedJanus | None = None
-        self._patchers = {}
-        for part in PARTS:
-            # Not the CoreModelPatcher of newer versions: its dynamic VRAM copies weights from system memory at each use,
-            # hundreds of times a picture and outside any CUDA graph, and does not know the scales of 8-bit weights.
-            self._patchers[part] = comfy.model_patcher.ModelPatcher(
+        # Not the CoreModelPatcher of newer versions: its dynamic VRAM copies weights from system memory at each use,
+        # hundreds of times a picture and outside any CUDA graph, and does not know the scales of 8-bit weights.
+        self._patchers = {
+            part: comfy.model_patcher.ModelPatcher(
                 _part(core.model, part), load_device=core.device, offload_device=offload_device
             )
+            for part in PARTS
+        }
 
     def ready(self, need: Need) -> Janus:
-        """The core Janus, with the needed parts on the device as far as they and the needed bytes fit there."""
+        """The core Janus, after asking ComfyUI to load the needed parts, as far as they fit beside the work."""
         comfy.model_management.load_models_gpu([self._patchers[part] for part in need.parts], need.bytes)
         return self.core
 
@@ -96,12 +97,14 @@ class HostedJanus:
 
 
 def _patches(layers: list[LoraLayer]) -> dict[Any, Any]:
-    """LoRA layers as ComfyUI's patcher takes them: by key, or by (key, (dimension, start, length)) for some rows of it."""
+    """LoRA layers as ComfyUI's patcher takes them: by key, or by (key, (dimension, start, length)) for a slice of its rows."""
     tensors, targets = {}, {}
     for i, layer in enumerate(layers):
-        rank = layer.down.shape[0]
-        alpha = torch.tensor(layer.scale * rank, dtype=torch.float64)
-        tensors |= {f"{i}.lora_up.weight": layer.up, f"{i}.lora_down.weight": layer.down, f"{i}.alpha": alpha}
+        tensors |= {
+            f"{i}.lora_up.weight": layer.up,
+            f"{i}.lora_down.weight": layer.down,  # [rank, width]
+            f"{i}.alpha": torch.tensor(layer.scale * len(layer.down), dtype=torch.float64),
+        }
         key, rows = layer.target.key, layer.target.rows
         targets[str(i)] = key if rows is None else (key, (0, *rows))
     return comfy.lora.load_lora(tensors, targets)
@@ -111,16 +114,16 @@ def _patches(layers: list[LoraLayer]) -> dict[Any, Any]:
 _loaded: weakref.WeakValueDictionary[Any, HostedJanus] = weakref.WeakValueDictionary()
 
 
-def load_janus(checkpoint: str | Path, choice: str = "auto") -> HostedJanus:
-    """A checkpoint, loaded to ComfyUI's offload device unless it is in use already. Raises CheckpointError.
+def load_janus(checkpoint: str | Path, dtype: str = "auto") -> HostedJanus:
+    """A checkpoint, loaded to ComfyUI's offload device unless it is already in use. Raises CheckpointError.
 
-    `choice` is one of DTYPES; for "auto" see `memory.fitting_precision`.
+    `dtype` is one of DTYPES; for "auto" see `memory.fitting_precision`.
     """
     device, stamps = comfy.model_management.get_torch_device(), checkpoint_stamps(checkpoint)
-    if choice == "auto":
+    if dtype == "auto":
         precision = _auto(checkpoint, device, stamps)
     else:
-        precision = Precision.of(choice, _compute_dtype(device) if choice in EIGHT_BIT else None)
+        precision = Precision.of(dtype, _compute_dtype(device) if dtype in EIGHT_BIT else None)
     precision.check(device)
     hosted = _loaded.get((stamps, precision))
     if hosted is None:
@@ -141,12 +144,15 @@ def load_janus(checkpoint: str | Path, choice: str = "auto") -> HostedJanus:
 def _auto(checkpoint: str | Path, device: torch.device, stamps: object) -> Precision:
     """The precision for a device by its type and free memory, which is also logged."""
     source, compute = find(checkpoint), _compute_dtype(device)
-    if (stamps, Precision(compute)) in _loaded:  # it needs no more memory
+    if (stamps, Precision(compute)) in _loaded:  # sharing it takes no more memory
         return Precision(compute)
     memory = comfy.model_management.get_free_memory(device) - comfy.model_management.extra_reserved_memory()
-    if device.type not in ("cpu", "mps"):  # on the others ComfyUI unloads its models to make room
-        models = comfy.model_management.loaded_models()  # None for one that was deleted
-        memory += sum(model.loaded_size() for model in models if model is not None and model.load_device == device)
+    if device.type not in ("cpu", "mps"):  # on a GPU, ComfyUI unloads its models to make room
+        memory += sum(
+            model.loaded_size()
+            for model in comfy.model_management.loaded_models()
+            if model is not None and model.load_device == device  # None: it was deleted
+        )
     precision = fitting_precision(source.config(), compute, source.dtype, memory)
     logging.getLogger(__name__).info(
         f"Janus: dtype auto is {precision.name} for {checkpoint}, as {device} has {memory / 1e9:.1f} GB for it"

@@ -151,13 +151,15 @@ def test_nodes_ask_for_the_memory_they_take(
     settings = {"seed": 0, "batch_size": count, "cfg": 5.0, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
     drawing = measure(hosted, lambda: JanusTextToImage.execute(hosted, "a red circle on a hill", **settings), [])
     assert len(drawing) == 2
-    pictures = torch.rand(count, 96, 96, 3)
+    pictures, answer = torch.rand(count, 96, 96, 3), {"max_tokens": 8, "temperature": 1.0, "seed": 0}
     describing = measure(
-        hosted, lambda: JanusDescribeImage.execute(hosted, pictures, "What is it?", 8, 1.0, 0), [pictures]
+        hosted, lambda: JanusDescribeImage.execute(hosted, pictures, "What is it?", **answer), [pictures]
     )
     said = "What are these? " * 8
-    talking = measure(hosted, lambda: JanusChat.execute(hosted, said, 8, 1.0, 0, 0, pictures), [pictures])
-    talking += measure(hosted, lambda: JanusChat.execute(hosted, said, 8, 1.0, 0, 0), [])
+    talking = measure(
+        hosted, lambda: JanusChat.execute(hosted, said, **answer, drop_turns=0, image=pictures), [pictures]
+    )
+    talking += measure(hosted, lambda: JanusChat.execute(hosted, said, **answer, drop_turns=0), [])
     names = ("drawing", "decoding", "describing", "talking about pictures", "talking")
     for what, (asked, taken) in zip(names, [*drawing, *describing, *talking], strict=True):
         print(f"{what} {count} in {dtype}: asked {asked}, took {taken}, {asked / taken - 1:+.1%}")

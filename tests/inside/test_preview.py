@@ -69,9 +69,9 @@ def test_each_frame_has_one_row_more_of_every_picture(
         for y, x in corners:
             tile = frame[y : y + side, x : x + side]
             edge = side * rows // 6
-            assert (tile[edge:] == preview.NEUTRAL).all()
-            assert not (tile[:edge] == preview.NEUTRAL).all(axis=2).any(axis=1).all()
-    assert (as_array(frames[-1])[side + preview.GAP :, side + preview.GAP :] == preview.BEHIND).all()
+            assert (tile[edge:] == preview.EMPTY_COLOUR).all()
+            assert not (tile[:edge] == preview.EMPTY_COLOUR).all(axis=2).any(axis=1).all()
+    assert (as_array(frames[-1])[side + preview.GAP :, side + preview.GAP :] == preview.GAP_COLOUR).all()
 
 
 def test_decoded_frames_are_nearer_the_picture_than_plain_colours(
@@ -92,7 +92,7 @@ def test_no_frame_when_there_is_no_time_for_one(weights: Any, preview: ModuleTyp
     watching, tokens, _, _ = drawn(weights, preview, count=1)
     late = preview.Preview(watching.core, watching.colours, decodes=True)
     late.start -= 100
-    late.spent = 100 * preview.SHARE + 1
+    late.spent = 100 * preview.MAX_TIME_SHARE + 1
     assert late(6, 36, tokens.ids[:, :6]) is None
     late.spent = 0.0
     late.costs = {draw: 100.0 if draw == late._decoded else 1e-9 for draw in late.costs}
