@@ -79,7 +79,7 @@ class DrawingStep:
 
     def __init__(self, model: JanusModel, drawing: Drawing, execution: Execution):
         self.model, self.drawing = model, drawing
-        self.kernels = execution.kernels if execution.in_place(model.drawing_parts) else None
+        self.kernels = execution.kernels if execution.weights_ready(model.drawing_parts) else None
         self.start = len(drawing.prompt)
         self.capacity = self.start + drawing.steps - 1
         hidden, self.cache = prefill(model, drawing, execution, drawing.steps - 1)
@@ -122,7 +122,7 @@ def draw_codes(model: JanusModel, drawing: Drawing, execution: Execution, progre
     As CUDA graphs, the device is waited for once a row of the picture.
     """
     row = model.config.grid[1]
-    with side_stream(execution.device, execution.records(model.drawing_parts)) as stream:
+    with side_stream(execution.device, execution.uses_graphs(model.drawing_parts)) as stream:
         step = DrawingStep(model, drawing, execution)
         # Triton's kernels skip slots that are not filled yet, so one graph serves the whole drawing.
         run = GraphedStep(step, stream, step.capacity if step.kernels else None)

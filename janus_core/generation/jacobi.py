@@ -79,7 +79,7 @@ def draw_codes_jacobi(
     Each picture advances at its own pace; `progress` gets the slowest one's step.
     """
     steps = drawing.steps
-    with side_stream(execution.device, execution.records(model.drawing_parts)) as stream:
+    with side_stream(execution.device, execution.uses_graphs(model.drawing_parts)) as stream:
         state = JacobiPass(model, drawing, execution)
         run = GraphedStep(state, stream)
         while True:

@@ -115,7 +115,7 @@ def answer_ids(
     """
     answers: list[list[int]] = [[] for _ in mask]
     open_rows = set(range(len(mask)))
-    with side_stream(execution.device, execution.records(model.answering_parts)) as stream:
+    with side_stream(execution.device, execution.uses_graphs(model.answering_parts)) as stream:
         step = AnswerStep(model, embeds, mask, execution, new=max_new_tokens, seed=seed, sampling=sampling)
         run = GraphedStep(step, stream)
         for count in range(1, max_new_tokens + 1):
