@@ -1,4 +1,4 @@
-"""ImageTokens: pictures as codes of a VQ tokenizer, the value that nodes pass on."""
+"""ImageTokens: pictures as codes of a VQ tokenizer, the value passed between nodes."""
 
 from __future__ import annotations
 

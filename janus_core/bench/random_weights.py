@@ -43,8 +43,7 @@ def random_model(config: JanusConfig, device: torch.device, dtype: torch.dtype) 
 
 def in_8_bits(model: JanusModel) -> JanusModel:
     """The model with its big Linear layers in int8; it shares all other tensors."""
-    dtype = model.language_model.model.norm.weight.dtype
-    small = empty_model(model.config, Precision.of("int8", dtype))
+    small = empty_model(model.config, Precision.of("int8", model.language_model.model.norm.weight.dtype))
     state = {}
     for key, tensor in model.state_dict().items():
         if small.get_parameter(key).dtype == torch.int8:

@@ -15,7 +15,7 @@ class Context:
 
     def __init__(self, llama: Llama, rows: int, capacity: int, execution: Execution, dtype: torch.dtype):
         self.llama = llama
-        usable = execution.kernels and execution.in_place([llama.layers, llama.norm])
+        usable = execution.kernels and execution.weights_ready([llama.layers, llama.norm])
         self.kernels = execution.kernels if usable else None
         self.cache: KVCache = new_cache(llama.config, rows, capacity, execution, dtype)
         self.capacity = self.cache.capacity

@@ -79,7 +79,7 @@ def draw_codes_jacobi(
     not finite.
     """
     steps = drawing.steps
-    graphs = execution.records(model.drawing_parts)
+    graphs = execution.uses_graphs(model.drawing_parts)
     with attention_kernels(execution.device), side_stream(execution.device, graphs) as stream:
         state = JacobiPass(model, drawing, execution)
         run = GraphedStep(state, stream)
