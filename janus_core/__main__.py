@@ -1,7 +1,5 @@
 """The command line: `python -m janus_core COMMAND`, over the same functions as Python and ComfyUI."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -1,7 +1,5 @@
 """One colour for each code, for fast previews: a linear map from codebook vectors, fitted to the VQ decoder."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Write a checkpoint as a single self-contained safetensors file."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

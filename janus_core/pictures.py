@@ -3,8 +3,6 @@
 A picture is float [H, W, 3], red, green and blue in 0..1, as in ComfyUI.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """From text and pictures to token ids and pixels: tokenizer, special tokens, chat template."""
 
-from __future__ import annotations
-
 from typing import Literal, TypedDict
 
 from tokenizers import Tokenizer

@@ -1,7 +1,5 @@
 """The published models: where they are, how large their files are, and the sizes in which they differ."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """ImageTokens: pictures as codes of a VQ tokenizer, the value passed between nodes."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 

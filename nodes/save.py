@@ -1,7 +1,5 @@
 """Save Janus: writes a checkpoint as one self-contained file."""
 
-from __future__ import annotations
-
 import re
 import time
 from functools import partial

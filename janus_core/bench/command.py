@@ -4,8 +4,6 @@ The floor is the memory-bandwidth limit: the time to read what a step must read 
 tests/bench/beside.py measures other implementations in the same table.
 """
 
-from __future__ import annotations
-
 import argparse
 import gc
 import json

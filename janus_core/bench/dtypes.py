@@ -1,7 +1,5 @@
 """`python -m janus_core dtypes`: each dtype's memory, computed for published sizes, and fidelity, measured on a checkpoint."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterable
 from dataclasses import dataclass

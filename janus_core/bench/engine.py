@@ -1,7 +1,5 @@
 """What `bench` measures: an engine draws and answers. Ours is here; tests/bench has others, of the same interface."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from types import ModuleType
 from typing import Protocol

@@ -1,7 +1,5 @@
 """The jacobi sampler on trained weights: its passes and seconds, and whether its pictures are the same."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections import Counter

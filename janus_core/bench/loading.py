@@ -1,7 +1,5 @@
 """Opening a checkpoint: how long it takes and how much memory, in a fresh process each time. Linux only."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import tempfile

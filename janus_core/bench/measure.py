@@ -1,7 +1,5 @@
 """What is timed, and the floor of each time: how long it takes to read a step's weights and KV cache from memory once."""
 
-from __future__ import annotations
-
 import math
 import statistics
 import time

@@ -1,7 +1,5 @@
 """Models of random weights: speed and memory depend on a model's shape, not on what it has learned."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch

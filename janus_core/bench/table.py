@@ -1,7 +1,5 @@
 """Figures as rows, and rows as a Markdown table."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 

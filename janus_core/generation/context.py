@@ -1,7 +1,5 @@
 """The tokens that the rows of a call have read so far, and the two ways to read more: a prompt, and a step's tokens."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -5,8 +5,6 @@
 2. A single row needs no copy: PyTorch has a kernel that reads the stored weights as fast as memory delivers them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """How a loaded model computes: on which device, and by which kernels."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import ModuleType

@@ -1,7 +1,5 @@
 """Drawing: prompt ids -> picture codes, one code per picture and step."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 

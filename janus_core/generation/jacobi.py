@@ -10,8 +10,6 @@ Why it is exact (Song et al. 2021, "Accelerating Feedforward Computation via Par
 4. Guesses decide only how many passes are needed.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

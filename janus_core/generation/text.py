@@ -1,7 +1,5 @@
 """Answering: prompts of text and pictures -> text tokens, several prompts at once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -4,8 +4,6 @@ Each is probed once on small tensors. One that is missing or computes something 
 `is_usable` first and otherwise take the plain layer, and one line in the log says so.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass

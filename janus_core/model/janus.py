@@ -1,7 +1,5 @@
 """The whole network. Attributes are spelled as DeepSeek's checkpoints spell their keys."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

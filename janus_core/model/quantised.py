@@ -3,8 +3,6 @@
 An int8 weight has one scale for each output channel, an fp8 weight one for the whole tensor of the checkpoint.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The VQ tokenizer: pixels <-> a grid of codes. Layout and names follow LlamaGen's VQ-16, as in DeepSeek's files."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Find a Janus checkpoint and open it: its weight files, and its config and tokenizer, in a folder or in one file."""
 
-from __future__ import annotations
-
 import json
 import pickle
 import zipfile

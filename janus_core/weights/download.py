@@ -1,7 +1,5 @@
 """Download a published checkpoint into a folder. An interrupted download resumes."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """Fill a model from a checkpoint of either layout, in any dtype: every tensor or an error."""
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """LoRA files in PEFT's or kohya's spelling: which weights of a Janus they change, and by what."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections import defaultdict

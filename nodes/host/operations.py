@@ -1,7 +1,5 @@
 """The layers that a model is built from under ComfyUI: its own, and 8-bit ones that it can offload and patch."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import comfy.float
