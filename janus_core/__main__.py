@@ -1,12 +1,10 @@
 """The command line: `python -m janus_core COMMAND`, over the same functions as Python and ComfyUI."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys
 from collections.abc import Sequence
-from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,11 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from . import DEFAULT_CHECKPOINT, CheckpointError, InputError, Janus, load
+from . import DEFAULT_CHECKPOINT, CheckpointError, InputError, load
+from .convert import convert
 from .pictures import from_uint8, to_pil
 from .pipeline import SAMPLERS
 from .precision import NAMES
-from .weights.convert import convert
 
 
 class Bar:
@@ -35,23 +33,22 @@ class Bar:
             self.bar.close()
 
 
-def load_from(args: argparse.Namespace) -> Janus:
-    return load(args.checkpoint, args.device, args.dtype)
+def options(args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """The named options as keyword arguments."""
+    return {name: getattr(args, name) for name in names}
 
 
 def generate(args: argparse.Namespace) -> None:
     """Draw pictures into the output folder, one PNG a seed."""
     if args.output.exists() and not args.output.is_dir():
         raise InputError(f"{args.output} is a file: give a folder as --output.")
-    janus = load_from(args)
-    settings = ("seed", "cfg_weight", "temperature", "top_k", "top_p", "sampler", "window")
-    chosen = {name: getattr(args, name) for name in settings}
-    tokens = janus.generate(args.prompt, args.count, **chosen, progress=Bar("step"))
+    janus = load(args.checkpoint, args.device, args.dtype)
+    settings = options(args, "seed", "cfg_weight", "temperature", "top_k", "top_p", "sampler", "window")
+    tokens = janus.generate(args.prompt, args.count, **settings, progress=Bar("step"))
     args.output.mkdir(parents=True, exist_ok=True)
-    files = []
-    for i, picture in enumerate(janus.decode(tokens)):
-        files.append(args.output / f"janus_{args.seed + i}.png")
-        to_pil(picture).save(files[-1])
+    files = [args.output / f"janus_{args.seed + i}.png" for i in range(len(tokens))]
+    for file, picture in zip(files, janus.decode(tokens), strict=True):
+        to_pil(picture).save(file)
     if args.json:
         print(json.dumps({"ids": tokens.ids.tolist(), "grid": tokens.grid, "files": [str(file) for file in files]}))
     else:
@@ -60,10 +57,10 @@ def generate(args: argparse.Namespace) -> None:
 
 def describe(args: argparse.Namespace) -> None:
     """Answer a question about one or several pictures."""
-    janus = load_from(args)
+    janus = load(args.checkpoint, args.device, args.dtype)
     images = [read_picture(path) for path in args.pictures]
-    chosen = {name: getattr(args, name) for name in ("max_new_tokens", "temperature", "seed")}
-    print(janus.answer(args.question, images, **chosen, progress=Bar("token")))
+    settings = options(args, "max_new_tokens", "temperature", "seed")
+    print(janus.answer(args.question, images, **settings, progress=Bar("token")))
 
 
 def read_picture(path: Path) -> torch.Tensor:
@@ -75,49 +72,22 @@ def read_picture(path: Path) -> torch.Tensor:
         raise InputError(f"{path} is not a picture that can be read ({error}).") from error
 
 
-def write_file(args: argparse.Namespace) -> None:
-    """Write a checkpoint as one self-contained file."""
+def convert_command(args: argparse.Namespace) -> None:
+    """Write a checkpoint as a single self-contained file."""
     print(convert(args.checkpoint, args.file, dtype=args.dtype, progress=Bar("tensor")))
 
 
-def add_train(command: argparse.ArgumentParser) -> None:
-    from .mini.training import MiniWorld
-    from .training import cli
-
-    cli.add_arguments(command)
-    command.set_defaults(run=partial(cli.run, world=MiniWorld()))  # picklable, as --processes needs
-
-
-def add_eval(command: argparse.ArgumentParser) -> None:
-    from .mini import evaluate
-
-    evaluate.add_arguments(command)
-    command.set_defaults(run=lambda args: evaluate.run(args, load_from(args)))
-
-
-def add_dtypes(command: argparse.ArgumentParser) -> None:
-    from .bench import dtypes
-
-    dtypes.add_arguments(command)
-
-
-def add_bench(command: argparse.ArgumentParser) -> None:
-    from .bench import command as run
-
-    run.add_arguments(command)
-
-
-# Commands that are imported only when they are asked for: drawing a picture needs none of what they need.
-LARGER = {
-    "train": (add_train, "train the mini Janus, or fine-tune a checkpoint"),
-    "eval": (add_eval, "score drawing and answering in the mini's world"),
-    "dtypes": (add_dtypes, "show what each dtype costs in memory and fidelity"),
-    "bench": (add_bench, "measure speed beside what memory allows"),
+# Imported on demand, because drawing does not need these modules: each has a function `add_arguments`.
+LAZY_COMMANDS = {
+    "train": (".mini.training", "train the mini Janus, or fine-tune a checkpoint"),
+    "eval": (".mini.evaluate", "score drawing and answering in the mini's world"),
+    "dtypes": (".bench.dtypes", "show what each dtype costs in memory and fidelity"),
+    "bench": (".bench.command", "measure speed, compared with the memory-bandwidth limit"),
 }
 
 
 def parser(chosen: str) -> argparse.ArgumentParser:
-    """The commands' arguments; those of a larger one only when it is `chosen`."""
+    """The commands' arguments; those of LAZY_COMMANDS only for the `chosen` one."""
     main = argparse.ArgumentParser(prog="python -m janus_core", description="Draw and describe pictures with Janus.")
     commands = main.add_subparsers(required=True, metavar="COMMAND")
     common = argparse.ArgumentParser(add_help=False)
@@ -151,17 +121,20 @@ def parser(chosen: str) -> argparse.ArgumentParser:
     ask.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
     ask.set_defaults(run=describe)
 
-    pack = commands.add_parser("convert", help="write a checkpoint as one file that loads alone", formatter_class=style)
+    pack = commands.add_parser(
+        "convert", help="write a checkpoint as a single self-contained file", formatter_class=style
+    )
     pack.add_argument("checkpoint", help="folder, weight file or embedded name")
     pack.add_argument("file", type=Path, help="the new .safetensors file")
     pack.add_argument("--dtype", default="bf16", choices=NAMES, help="type of the weights")
-    pack.set_defaults(run=write_file)
+    pack.set_defaults(run=convert_command)
 
-    for name, (add_arguments, what) in LARGER.items():
-        parents = [common] if name == "eval" else []
-        command = commands.add_parser(name, help=what, parents=parents, formatter_class=style)
+    for name, (module, what) in LAZY_COMMANDS.items():
+        command = commands.add_parser(
+            name, help=what, parents=[common] if name == "eval" else [], formatter_class=style
+        )
         if name == chosen:
-            add_arguments(command)
+            import_module(module, __package__).add_arguments(command)
     return main
 
 

@@ -1,4 +1,4 @@
-"""The shape of a Janus model, read from either dialect of `config.json`."""
+"""The shape of a Janus model, read from a `config.json` of DeepSeek's layout or transformers'."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from .published import PUBLISHED
 
 # Sizes that a config may name instead of listing them.
 SIGLIP_PRESETS = {
-    "siglip_large_patch16_384": {"width": 1024, "layers": 24, "heads": 16, "patch_size": 16, "mlp_ratio": 4},
+    "siglip_large_patch16_384": {"width": 1024, "layers": 24, "heads": 16, "patch_size": 16, "mlp_ratio": 4}
 }
-VQ_PRESETS = {
-    "VQ-16": {"ch": 128, "ch_mult": [1, 1, 2, 2, 4], "z_channels": 256, "num_res_blocks": 2},
-}
+VQ_PRESETS = {"VQ-16": {"ch": 128, "ch_mult": [1, 1, 2, 2, 4], "z_channels": 256, "num_res_blocks": 2}}
 # DeepSeek's configs leave out whatever equals the default of transformers' LlamaConfig, which is the 7B's size.
 LLAMA_DEFAULTS = {
     "hidden_size": 4096,
@@ -25,7 +23,7 @@ LLAMA_DEFAULTS = {
     "rms_norm_eps": 1e-6,
     "rope_theta": 10000.0,
 }
-# The defaults of transformers' JanusConfig, which a config of that dialect may leave out.
+# The defaults of transformers' JanusConfig, which a config of that layout may leave out.
 TRANSFORMERS_VISION_DEFAULTS = {
     "hidden_size": 1024,
     "num_hidden_layers": 24,
@@ -77,7 +75,7 @@ class VQConfig:
 
     @property
     def downsampling(self) -> int:
-        """Side of the square that one code stands for, in pixels."""
+        """Side in pixels of the square that one code covers."""
         return 2 ** (len(self.ch_mult) - 1)
 
 
@@ -118,18 +116,15 @@ class JanusConfig:
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any], *, source: str = "config.json") -> JanusConfig:
-        """Read a parsed `config.json` of DeepSeek's dialect or transformers'. `source` names it in errors.
+        """Read a parsed `config.json` of DeepSeek's layout or transformers'. `source` names it in errors.
 
         Raises CheckpointError when it describes another model, or leaves out an entry that has no default.
         """
-        kind = raw.get("model_type")
-        if kind == "multi_modality":
-            read = _from_deepseek
-        elif kind == "janus":
-            read = _from_transformers
-        else:
+        model_type = raw.get("model_type")
+        read = {"multi_modality": _from_deepseek, "janus": _from_transformers}.get(str(model_type))
+        if read is None:
             raise CheckpointError(
-                f"{source} describes a model of type {kind!r}, not Janus ('multi_modality' or 'janus'): "
+                f"{source} describes a model of type {model_type!r}, not Janus ('multi_modality' or 'janus'): "
                 "choose the folder of a Janus or Janus-Pro checkpoint."
             )
         try:
@@ -151,7 +146,7 @@ class JanusConfig:
 
 
 def published_config(name: str) -> dict[str, Any]:
-    """The `config.json` of a published model: DeepSeek's dialect, sizes left out where DeepSeek leaves them out.
+    """The `config.json` of a published model in DeepSeek's layout, sizes left out where DeepSeek leaves them out.
 
     Raises CheckpointError for a name that is not in PUBLISHED.
     """
@@ -179,38 +174,40 @@ def deepseek_config(
     head_width: int | None = None,
     dtype: str | None = None,
 ) -> dict[str, Any]:
-    """A `config.json` in DeepSeek's dialect.
+    """A `config.json` in DeepSeek's layout.
 
     `vq` and `language` are the entries of their parts; `vision` lists SigLIP's sizes where `vision_name` is no preset.
     `head_width` is the image head's inner width, by default the transformer's. `dtype` is the weights' `torch_dtype`.
     """
     vision = vision or {}
-    vision_width = (SIGLIP_PRESETS.get(vision_name, {}) | vision)["width"]
     hidden = (LLAMA_DEFAULTS | language)["hidden_size"]
     stored = {"torch_dtype": dtype} if dtype else {}
 
-    def part(name: str, kind: str, params: dict[str, Any]) -> dict[str, Any]:
-        return {"cls": name, "model_type": kind, "params": params}
+    def part(name: str, model_type: str, params: dict[str, Any]) -> dict[str, Any]:
+        return {"cls": name, "model_type": model_type, "params": params}
 
-    def projector(kind: str, width: int) -> dict[str, Any]:
+    def projector(model_type: str, width: int) -> dict[str, Any]:
         params = {"depth": 2, "input_dim": width, "n_embed": hidden, "projector_type": "mlp_gelu"}
-        return part("MlpProjector", kind, params)
+        return part("MlpProjector", model_type, params)
 
-    tower = {"image_size": image_size, "model_name": vision_name, "select_feature": "same", "select_layer": -1}
-    head = {
-        "image_token_embed": head_width or hidden,
-        "image_token_size": vq["image_token_size"],
-        "n_embed": hidden,
-    }
     return {
         "model_type": "multi_modality",
         "architectures": ["MultiModalityCausalLM"],
         **stored,
-        "vision_config": part("CLIPVisionTower", "vision", tower | vision),
-        "aligner_config": projector("aligner", vision_width),
+        "vision_config": part(
+            "CLIPVisionTower",
+            "vision",
+            {"image_size": image_size, "model_name": vision_name, "select_feature": "same", "select_layer": -1}
+            | vision,
+        ),
+        "aligner_config": projector("aligner", (SIGLIP_PRESETS.get(vision_name, {}) | vision)["width"]),
         "gen_vision_config": part(vq_name, "gen_vision", vq),
         "gen_aligner_config": projector("gen_aligner", vq["n_embed"]),
-        "gen_head_config": part("vision_head", "gen_head", head),
+        "gen_head_config": part(
+            "vision_head",
+            "gen_head",
+            {"image_token_embed": head_width or hidden, "image_token_size": vq["image_token_size"], "n_embed": hidden},
+        ),
         "language_config": {"model_type": "llama", **language, **stored},
     }
 
@@ -240,9 +237,9 @@ def _from_deepseek(raw: dict[str, Any]) -> JanusConfig:
     vision = raw["vision_config"]["params"]
     vq = raw["gen_vision_config"]["params"]
     for part in ("aligner_config", "gen_aligner_config"):
-        kind = raw[part]["params"]["projector_type"]
-        if kind != "mlp_gelu":
-            raise ValueError(f"{part} names the projector {kind!r}, where every Janus has 'mlp_gelu'")
+        projector = raw[part]["params"]["projector_type"]
+        if projector != "mlp_gelu":
+            raise ValueError(f"{part} names the projector {projector!r}, where every Janus has 'mlp_gelu'")
     return JanusConfig(
         vision=_read(VisionConfig, SIGLIP_PRESETS.get(vision.get("model_name"), {}) | vision),
         vq=_read(
@@ -288,12 +285,14 @@ def _check(config: JanusConfig, source: str) -> None:
             if value == () or (isinstance(value, int) and value < 1):
                 raise CheckpointError(f"{source} is not a Janus config: {name} is {value}, where at least 1 is needed.")
     for what, whole, part in (
-        ("hidden_size by num_attention_heads", llama.hidden_size, llama.num_attention_heads),
-        ("head size by 2", llama.head_dim, 2),  # RoPE rotates pairs
-        ("vision width by heads", vision.width, vision.heads),
-        ("image_size by patch_size", vision.image_size, vision.patch_size),
-        ("image_size by the VQ's downsampling", vision.image_size, vq.downsampling),
-        ("ch by GroupNorm's groups", vq.ch, 32),
+        ("hidden_size / num_attention_heads", llama.hidden_size, llama.num_attention_heads),
+        ("head size / 2", llama.head_dim, 2),  # RoPE rotates pairs
+        ("vision width / heads", vision.width, vision.heads),
+        ("image_size / patch_size", vision.image_size, vision.patch_size),
+        ("image_size / the VQ's downsampling", vision.image_size, vq.downsampling),
+        ("ch / GroupNorm's groups", vq.ch, 32),
     ):
         if whole % part:
-            raise CheckpointError(f"{source} is not a Janus config: {what} ({whole} by {part}) does not divide evenly.")
+            raise CheckpointError(
+                f"{source} is not a Janus config: {what} must be a whole number, but is {whole} / {part}."
+            )

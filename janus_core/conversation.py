@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .errors import InputError
+from .errors import InputError, context_exceeded
 from .pipeline import Janus
 from .processing import IMAGE_TAG, Turn
 
@@ -30,34 +30,28 @@ class Conversation:
         """The conversation with the model's answer."""
         return Conversation((*self.turns, {"role": "assistant", "content": answer}), self.pictures)
 
-    def without_oldest(self, oldest: int) -> Conversation:
-        """The conversation without its `oldest` exchanges (a message and its answer) and their pictures."""
-        gone = sum(turn["content"].count(IMAGE_TAG) for turn in self.turns[: 2 * oldest])
-        return Conversation(self.turns[2 * oldest :], self.pictures[gone:])
+    def without_oldest(self, count: int) -> Conversation:
+        """The conversation without its `count` oldest exchanges (a message and its answer) and their pictures."""
+        gone = sum(turn["content"].count(IMAGE_TAG) for turn in self.turns[: 2 * count])
+        return Conversation(self.turns[2 * count :], self.pictures[gone:])
 
     def tokens(self, janus: Janus) -> int:
-        """How many tokens of the context it takes; its last turn must be a message."""
+        """How many tokens of the context it takes; the last turn must be the user's."""
         return len(janus.processor.question_prompt(list(self.turns), len(self.pictures)))
 
 
 def check_room(janus: Janus, conversation: Conversation, new: int, *, setting: str | None = None) -> None:
-    """Raise InputError when a question does not fit the context with `new` tokens of answer, and say what would.
+    """Raise InputError when a question does not fit the context with `new` tokens of answer; it says how many turns to drop.
 
     `setting` is what the user's program calls the number of turns to drop, for the message.
     """
     limit, used = janus.context, conversation.tokens(janus)
     if used + new <= limit:
         return
-    past = (len(conversation.turns) - 1) // 2
-    for oldest in range(1, past + 1):
-        if conversation.without_oldest(oldest).tokens(janus) + new <= limit:
-            which = "turn 1" if oldest == 1 else f"turns 1 to {oldest}"
-            how = f" (set {setting} to {oldest})" if setting else ""
-            cure = f"drop {which}{how}, or allow a shorter answer"
+    cure = "ask in fewer words"
+    for count in range(1, (len(conversation.turns) + 1) // 2):
+        if conversation.without_oldest(count).tokens(janus) + new <= limit:
+            which = "turn 1" if count == 1 else f"turns 1 to {count}"
+            cure = f"drop {which} (set {setting} to {count})" if setting else f"drop {which}"
             break
-    else:
-        cure = "ask in fewer words, or allow a shorter answer"
-    raise InputError(
-        f"The conversation takes {used} tokens and the answer may take {new} more, {used + new} in all, where this model "
-        f"holds {limit}: {cure}."
-    )
+    raise context_exceeded("conversation", used=used, new=new, limit=limit, cure=f"{cure}, or allow a shorter answer")

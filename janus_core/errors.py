@@ -12,3 +12,11 @@ class InputError(ValueError):
 def first_few(names: list[str]) -> str:
     """The first three names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def context_exceeded(what: str, *, used: int, new: int, limit: int, cure: str) -> InputError:
+    """The error for a prompt of `used` tokens that leaves no room for `new` ones in a context of `limit`."""
+    return InputError(
+        f"The {what} takes {used} tokens and {new} more are needed, {used + new} in all, but the model's context is "
+        f"{limit}: {cure}."
+    )

@@ -1,7 +1,8 @@
-"""How many bytes a model's parts and its work take, computed from the config before anything is loaded or run."""
+"""How much memory a model's parts and tasks need, in bytes."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,30 +14,21 @@ from .generation.cache import whole_blocks
 from .generation.cpu_kernels import copied_bytes
 from .generation.execution import Execution
 from .generation.image import Drawing
-from .model.janus import JanusModel
+from .model.janus import ANSWERING, DECODING, DRAWING, PARTS, JanusModel
 from .model.quantised import needs_no_cast
 from .precision import EIGHT_BIT, Precision
 from .weights.loading import empty_model
 
-# What is moved together, because it is used together. No part holds the text embeddings: a host may keep their table in
-# system memory, because only the rows of a prompt's tokens, and of each token of an answer, are read.
-PARTS = {
-    "Understanding": ("vision_model", "aligner"),
-    "Language": ("language_model.model.layers", "language_model.model.norm"),
-    "TextHead": ("language_model.lm_head",),
-    "PictureHead": ("gen_embed", "gen_aligner", "gen_head"),
-    "VQ": ("gen_vision_model",),
-}
-DRAWING = ("Language", "PictureHead")
-ANSWERING = ("Understanding", "Language", "TextHead")
-DECODING = ("VQ",)
 # Tokens of a usual prompt, of a question with its picture, and of an answer.
 PROMPT, QUESTION, ANSWER = 64, 640, 256
-# Bytes a logit while a token is drawn: the logit itself, its float32 copies, and the noise in 64-bit integers.
+# Bytes a logit while a token is drawn. The most is alive with top_p: the noise 4, the tempered logits 4, the sorted
+# probabilities 4, their order 8, that order sorted 8 and the order of this 8, a mask 1; and the logit itself, 2 or 4.
+# Without top_p it is 36: the noise's 64-bit integers 4 x 8, and the logit.
 SAMPLING = 40
-# Maps of the largest level that are alive at once in the VQ's last residual block.
+# Maps of the largest level that are alive at once in the VQ's last residual block: the level's input, the block's input,
+# the first convolution's output, its norm, and silu of that.
 VQ_MAPS = 5
-# For what is too small to be counted, and for allocators that round up.
+# Covers small tensors and allocator rounding.
 MARGIN = 1.04
 
 
@@ -51,25 +43,17 @@ class Need:
         return Need(tuple(dict.fromkeys(self.parts + other.parts)), self.bytes + other.bytes)
 
 
-def drawing_need(model: JanusModel, precision: Precision, execution: Execution, drawing: Drawing) -> Need:
-    """What drawing needs on this device now: how its layers will compute decides over casts and copies."""
-    size = drawing_bytes(
-        model.config,
-        precision,
-        drawing.count,
-        len(drawing.prompt),
-        guided=len(drawing.prefixes) == 2,
-        window=drawing.window,
-        casting=not needs_no_cast(precision.eight_bit, precision.compute, execution.device, drawing.rows),
-    )
-    return Need(DRAWING, size + copied_bytes(model.drawing_parts, drawing.rows, execution.device))
+def drawing_need(model: JanusModel, drawing: Drawing, *, precision: Precision, execution: Execution) -> Need:
+    """What drawing needs on this device now: which kernels are used decides whether weights are cast or copied."""
+    direct = needs_no_cast(precision.eight_bit, compute=precision.compute, device=execution.device, rows=drawing.rows)
+    copies = copied_bytes(model.drawing_parts, rows=drawing.rows, device=execution.device)
+    return Need(DRAWING, copies + drawing_bytes(model.config, precision, drawing, casting=not direct))
 
 
 @lru_cache(maxsize=8)
 def _sizes(config: JanusConfig, precision: Precision) -> dict[str, int]:
     """Bytes of each weight, by its key."""
-    weights = empty_model(config, precision).named_parameters()
-    return {key: weight.numel() * weight.itemsize for key, weight in weights}
+    return {key: weight.nbytes for key, weight in empty_model(config, precision).named_parameters()}
 
 
 def weight_bytes(config: JanusConfig, dtype: torch.dtype | str | Precision, modules: Iterable[str] = ("",)) -> int:
@@ -83,123 +67,117 @@ def part_bytes(config: JanusConfig, dtype: torch.dtype | str | Precision, parts:
     return weight_bytes(config, dtype, [name for part in parts for name in PARTS[part]])
 
 
-def peak_drawing(config: JanusConfig, dtype: torch.dtype | str | Precision, pictures: int) -> int:
+def total_drawing_bytes(config: JanusConfig, dtype: torch.dtype | str | Precision, pictures: int) -> int:
     """Bytes of weights and work for drawing `pictures` at once from a usual prompt; the VQ's turn comes afterwards."""
-    drawing = part_bytes(config, dtype, DRAWING) + drawing_bytes(config, dtype, pictures, PROMPT)
-    return max(drawing, part_bytes(config, dtype, DECODING) + decoding_bytes(config, dtype, pictures))
+    drawing = Drawing(prompt=[0] * PROMPT, pad=0, steps=math.prod(config.grid), count=pictures)
+    return max(
+        part_bytes(config, dtype, DRAWING) + drawing_bytes(config, dtype, drawing),
+        part_bytes(config, dtype, DECODING) + decoding_bytes(config, dtype, pictures=pictures),
+    )
 
 
-def peak_answering(config: JanusConfig, dtype: torch.dtype | str | Precision, pictures: int) -> int:
+def total_answering_bytes(config: JanusConfig, dtype: torch.dtype | str | Precision, pictures: int) -> int:
     """Bytes of weights and work for a usual answer about each of `pictures` at once."""
-    return part_bytes(config, dtype, ANSWERING) + describing_bytes(config, dtype, pictures, QUESTION, new=ANSWER)
+    work = answering_bytes(config, dtype, rows=pictures, prompt=QUESTION, new=ANSWER, pictures=pictures)
+    return part_bytes(config, dtype, ANSWERING) + work
 
 
-def fitting_precision(config: JanusConfig, compute: torch.dtype, written: str | None, memory: float) -> Precision:
-    """What "auto" stands for on a device that computes best in `compute` and has `memory` bytes to give.
+def fitting_precision(
+    config: JanusConfig, *, compute: torch.dtype, stored_dtype: str | None, memory: float
+) -> Precision:
+    """The precision for dtype "auto". `compute` is the device's fastest float type, `memory` its free bytes.
 
-    The 8-bit type that a file was `written` in; else `compute` where one picture can be drawn and described in that
-    memory, and int8 where not, so that all of it fits or as little as possible has to be moved.
+    The 8-bit `stored_dtype` of a file; else `compute` if one picture can be drawn and described in that memory; else
+    int8.
     """
-    if written in EIGHT_BIT:
-        return Precision(compute, EIGHT_BIT[written])
+    if stored_dtype in EIGHT_BIT:
+        return Precision(compute, EIGHT_BIT[stored_dtype])
     exact = Precision(compute)
-    fits = max(peak_drawing(config, exact, 1), peak_answering(config, exact, 1)) <= memory
+    fits = max(total_drawing_bytes(config, exact, 1), total_answering_bytes(config, exact, 1)) <= memory
     return exact if fits else Precision(compute, torch.int8)
 
 
-def cache_bytes(config: LlamaConfig, compute: torch.dtype, rows: int, length: int) -> int:
+def cache_bytes(config: LlamaConfig, compute: torch.dtype, *, rows: int, length: int) -> int:
     """Bytes of a KV cache for `rows` sequences of `length` tokens."""
     keys_and_values = 2 * config.num_hidden_layers * config.hidden_size
     return keys_and_values * rows * whole_blocks(length) * compute.itemsize
 
 
 def layer_bytes(config: LlamaConfig, precision: Precision, tokens: int, *, casting: bool = True) -> int:
-    """Bytes alive at once in the largest moment of one transformer layer over `tokens` in all rows.
+    """Peak activation bytes of one transformer layer, for `tokens` in total.
 
     With `casting`, 8-bit weights are cast as they are used.
     """
     hidden, inner = config.hidden_size, config.intermediate_size
-    residual_and_norms = 4 * hidden
-    mlp = 4 * inner + residual_and_norms  # gate and up together, silu of gate, their product
-    attention = 12 * hidden  # qkv, rotated q and k with their halves, v, the output, and the residual
+    # Alive throughout: the embeddings, the layer's input, and the normed input of attention or of the MLP.
+    throughout = 3 * hidden
+    # qkv; then of q and k the product with cos, the swapped halves, and the product of these with sin.
+    attention = throughout + (3 + 2 + 2 + 2) * hidden
+    # The residual after attention; gate and up together, silu of gate, and its product with up.
+    residual = throughout + hidden
+    mlp = residual + (2 + 1 + 1) * inner
     numbers = tokens * max(mlp, attention)
     if precision.eight_bit is not None and casting:
         gate_and_up = 2 * hidden * inner  # the largest weight
         copies = 2 if precision.compute == torch.float16 else 1  # scaled down there, see `scaled_linear`
-        numbers = max(numbers, copies * gate_and_up + tokens * (2 * inner + residual_and_norms))
+        numbers = max(numbers, copies * gate_and_up + tokens * (residual + 2 * inner))
     return precision.compute.itemsize * numbers
 
 
 def drawing_bytes(
-    config: JanusConfig,
-    dtype: torch.dtype | str | Precision,
-    pictures: int,
-    prompt: int,
-    *,
-    guided: bool = True,
-    window: int = 1,
-    casting: bool = True,
+    config: JanusConfig, dtype: torch.dtype | str | Precision, drawing: Drawing, *, casting: bool = True
 ) -> int:
-    """Peak bytes beside the weights for drawing `pictures` at once from a prompt of `prompt` tokens.
+    """Peak bytes beside the weights for a drawing.
 
-    `guided` is false at CFG weight 1, which needs half the rows; `window` is how many codes a pass of jacobi reads.
     `casting` is whether 8-bit weights are cast to be used: see `quantised.needs_no_cast`.
     """
     precision, llama, codes = Precision.of(dtype), config.llama, config.vq.codebook_size
-    size = precision.compute.itemsize
-    prefixes = 2 if guided else 1
-    rows = prefixes * pictures
-    # The prefill: the prefixes' own cache, and a layer at work on them.
-    prefix_cache = cache_bytes(llama, precision.compute, prefixes, prompt)
+    compute, size = precision.compute, precision.compute.itemsize
+    prefixes, prompt, window = len(drawing.prefixes), len(drawing.prompt), drawing.window
+    sequences = prefixes * drawing.count
+    # The prefill: the prefixes' own cache, and one layer.
+    prefix_cache = cache_bytes(llama, compute, rows=prefixes, length=prompt)
     prefill = prefix_cache + layer_bytes(llama, precision, prefixes * prompt)
     # The copy of the prefixes to all rows: of the keys, then of the values, beside the hidden states and embeddings.
-    repeated = cache_bytes(llama, precision.compute, rows, prompt) // 2
+    repeated = cache_bytes(llama, compute, rows=sequences, length=prompt) // 2
     copying = prefix_cache + repeated + 2 * prefixes * prompt * llama.hidden_size * size
-    # A step: a layer at work, or the head with its two inner activations and its logits, or a code being drawn, or a
-    # CPU's cache as it grows, one layer's keys at a time.
-    length = prompt + config.grid[0] * config.grid[1] - 1 + (window + 1 if window > 1 else 0)
-    cache = cache_bytes(llama, precision.compute, rows, length)
-    layer = layer_bytes(llama, precision, rows * window, casting=casting)
-    head = rows * window * (2 * config.gen_head_width + codes) * size
-    sampling = pictures * window * codes * SAMPLING
-    growing = cache // (2 * llama.num_hidden_layers)
-    return int(MARGIN * max(prefill, cache + max(copying, layer, head, sampling, growing)))
+    # A step, at its largest: one layer; or the head with its two activations and logits; or sampling; or moving one
+    # layer's keys as a CPU cache grows.
+    length = prompt + drawing.steps - 1 + (window + 1 if window > 1 else 0)
+    cache = cache_bytes(llama, compute, rows=sequences, length=length)
+    layer = layer_bytes(llama, precision, drawing.rows, casting=casting)
+    head = drawing.rows * (2 * config.gen_head_width + codes) * size
+    sampling = drawing.count * window * codes * SAMPLING
+    cache_move = cache // (2 * llama.num_hidden_layers)
+    return int(MARGIN * max(prefill, cache + max(copying, layer, head, sampling, cache_move)))
 
 
-def describing_bytes(
-    config: JanusConfig,
-    dtype: torch.dtype | str | Precision,
-    rows: int,
-    prompt: int,
-    *,
-    new: int,
-    pictures: int | None = None,
+def answering_bytes(
+    config: JanusConfig, dtype: torch.dtype | str | Precision, *, rows: int, prompt: int, new: int, pictures: int
 ) -> int:
     """Peak bytes beside the weights for answering `rows` prompts of `prompt` tokens with up to `new` tokens each.
 
-    The prompts' tokens include those that stand for pictures, of which there are `pictures` in all (one a row).
+    `pictures` are those of all prompts together, whose tokens are counted in `prompt`.
     """
     precision, llama, vision = Precision.of(dtype), config.llama, config.vision
     size = precision.compute.itemsize
-    pictures = rows if pictures is None else pictures
     # SigLIP: the pixels, three activations of its width, and its MLP's two of the inner width.
     inner = int(vision.width * vision.mlp_ratio)
     pixels = pictures * 3 * vision.image_size**2 * size
     activations = pictures * vision.tokens * (3 * vision.width + 2 * inner) * size
     cast_weight = inner * vision.width * size if precision.eight_bit else 0
-    seeing = pixels + activations + cast_weight
-    # The prompt: pixels and features still alive, the cache, and a layer at work, or the head on the last tokens.
+    # The prompt: pixels and features still alive, the cache, and one layer, or the head on the last tokens.
     features = pictures * vision.tokens * llama.hidden_size * size
     embeddings = rows * prompt * llama.hidden_size * size
     masks = rows * prompt**2 * (1 + size) if rows > 1 else 0  # bool, and as added to the scores
-    reading = embeddings + masks + layer_bytes(llama, precision, rows * prompt)
+    prompt_layer = embeddings + masks + layer_bytes(llama, precision, rows * prompt)
     head = 2 * embeddings + rows * llama.vocab_size * SAMPLING  # the prompt's hidden states beside them
-    cache = cache_bytes(llama, precision.compute, rows, prompt + new - 1)
-    return int(MARGIN * max(seeing, pixels + features + cache + max(reading, head)))
+    cache = cache_bytes(llama, precision.compute, rows=rows, length=prompt + new - 1)
+    return int(MARGIN * max(pixels + activations + cast_weight, pixels + features + cache + max(prompt_layer, head)))
 
 
 def decoding_bytes(
-    config: JanusConfig, dtype: torch.dtype | str | Precision, pictures: int, grid: tuple[int, int] | None = None
+    config: JanusConfig, dtype: torch.dtype | str | Precision, *, pictures: int, grid: tuple[int, int] | None = None
 ) -> int:
     """Peak bytes beside the weights for turning codes of `grid` (h, w) into pictures, or pictures into codes."""
     vq, size = config.vq, Precision.of(dtype).vq.itemsize
@@ -207,6 +185,5 @@ def decoding_bytes(
     levels = enumerate(reversed(vq.ch_mult))
     largest = max(h * w * 4**i * vq.ch * width for i, width in levels) * size
     pixels = pictures * 3 * h * w * vq.downsampling**2 * 4  # float32
-    at_work = VQ_MAPS * largest + pixels
-    finishing = 3 * pixels  # joined, scaled, and with the channels moved last
-    return int(MARGIN * max(at_work, finishing))
+    assembling = 3 * pixels  # joined, scaled, and with the channels moved last
+    return int(MARGIN * max(VQ_MAPS * largest + pixels, assembling))

@@ -3,8 +3,6 @@
 A picture is float [H, W, 3], red, green and blue in 0..1, as in ComfyUI.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,12 +31,12 @@ def check_images(images: Tensor) -> Tensor:
             "[N, height, width, 3], red, green and blue from 0 to 1."
         )
     if not bool(torch.isfinite(images).all()):
-        raise InputError("The picture holds NaN or infinite values: the step that made it failed, so look there first.")
+        raise InputError("The picture has NaN or infinite values: check the node or step that produced it.")
     return images
 
 
 def to_uint8(pictures: Tensor) -> Tensor:
-    """Pictures float [..., H, W, 3] -> uint8 by rounding, so that 8-bit pictures survive the way there and back."""
+    """Pictures float [..., H, W, 3] -> uint8 by rounding, so that converting to float and back is exact."""
     return (pictures.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
@@ -65,8 +63,7 @@ def letterbox(image: Image.Image, size: int, background: tuple[int, ...]) -> Ima
 
     As the original: bicubic with antialiasing, and the short side is truncated to whole pixels, not rounded.
     """
-    longest = max(image.size)
-    width, height = (max(int(side / longest * size), MIN_SIDE) for side in image.size)
+    width, height = (max(int(side / max(image.size) * size), MIN_SIDE) for side in image.size)
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     side = max(width, height)
     square = Image.new("RGB", (side, side), background)

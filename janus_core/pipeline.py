@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from . import memory
-from .errors import InputError
+from .errors import InputError, context_exceeded
 from .generation import image, text
 from .generation.cpu_kernels import fast_layers
 from .generation.execution import Execution
@@ -29,10 +29,9 @@ from .weights.loading import load_model
 
 DEFAULT_CHECKPOINT = "janus-mini"
 SAMPLERS = ("sequential", "jacobi")
-DEFAULT_SHA256 = "5d7092d237b8bc2179b9c9c569ae546df88b64e30e4cb70c0ffc42daec159943"  # of its model.safetensors
 Pictures = Tensor | list[Tensor]
-# Drawing and answering change for a while how layers compute, and settings of PyTorch as a whole: other threads wait. A
-# progress callback may still draw or ask on its own.
+# Drawing and answering temporarily replace layers' forward methods and change global PyTorch settings, so other threads
+# wait. Reentrant: a progress callback may itself draw or answer.
 _one_at_a_time = threading.RLock()
 
 
@@ -45,29 +44,29 @@ def load(
     layers: Layers = DEFAULT_LAYERS,
     execution: Execution | None = None,
 ) -> Janus:
-    """Load a Janus or Janus-Pro checkpoint of either dialect.
+    """Load a Janus or Janus-Pro checkpoint of either layout (DeepSeek's or transformers').
 
-    `checkpoint` is a folder, a weight file (self-contained, or beside its config.json), or the embedded one's name.
+    `checkpoint` is a folder, a weight file (self-contained, or beside its config.json), or the name of an embedded one.
     Weights are cast to `dtype`, a floating-point type or "bf16", "fp16", "fp32", "fp8_e4m3fn", "int8"; the VQ tokenizer
     stays float32 under float16, where its activations overflow. The 8-bit types hold the transformer's and SigLIP's
     Linear layers; the rest, and the arithmetic, is in `compute`, bfloat16 by default.
     `device` is where the weights are put, and where they are computed with unless `execution` says otherwise.
     `layers` are the classes the model is built from.
-    Raises CheckpointError when the model would not be whole, InputError for a dtype or device that cannot be used.
+    Raises CheckpointError if the checkpoint is incomplete, InputError for a dtype or device that cannot be used.
     """
     precision = Precision.of(dtype, compute)
     precision.check(device)
     source = find(checkpoint)
     config = source.config()
-    processor = Processor(source, config)
+    processor = Processor(source, config)  # reports a wrong tokenizer before the weights are read
     model = load_model(source, device, precision, layers=layers, config=config)
-    return Janus(model, processor, precision, execution or Execution(torch.device(device)))
+    return Janus(model, processor, precision=precision, execution=execution or Execution(torch.device(device)))
 
 
 class Janus:
-    """A loaded model. Threads may share it: drawings and answers, of whatever model, are made one at a time."""
+    """A loaded model. Threads may share it: drawings and answers are made one at a time, across all models."""
 
-    def __init__(self, model: JanusModel, processor: Processor, precision: Precision, execution: Execution):
+    def __init__(self, model: JanusModel, processor: Processor, *, precision: Precision, execution: Execution):
         self.model = model
         self.processor = processor
         self.precision = precision
@@ -108,27 +107,31 @@ class Janus:
 
         `cfg_weight` is the strength of guidance (1 = none), `temperature` 0 is greedy, `top_k` 0 and `top_p` 1 are off.
         `progress(step, total, ids [count, step])` is called after each step and may raise to stop.
-        `sampler` "jacobi" draws the same pictures while looking `window` codes ahead: fewer, heavier steps, which pays
-        for few pictures where reading the weights is what takes the time. The global random state is neither read nor
-        changed. Raises InputError for an empty or too long prompt and settings out of range.
+        `sampler` "jacobi" draws the same pictures while looking `window` codes ahead: fewer but heavier steps; faster for
+        one or two pictures, where reading the weights dominates. The global random state is neither read nor changed.
+        Raises InputError for an empty or too long prompt and settings out of range, CheckpointError if the model
+        computes NaN.
         """
         sampling = Sampling(temperature, top_k, top_p)
-        drawing = self._drawing(prompt, count, seed, cfg_weight, sampling, sampler, window)
+        drawing = self._drawing(
+            prompt, count, cfg_weight=cfg_weight, sampler=sampler, window=window, seed=seed, sampling=sampling
+        )
         draw = draw_codes_jacobi if sampler == "jacobi" else image.draw_codes
-        fast = fast_layers(self.model.drawing_parts, drawing.rows, self.device, self.execution.unpatched)
-        with _one_at_a_time, fast:
-            codes = draw(self.model, drawing, self.execution, progress)
-        return ImageTokens(codes, self.model.config.grid, self.codebook)
+        with _one_at_a_time, fast_layers(self.model.drawing_parts, rows=drawing.rows, execution=self.execution):
+            ids = draw(self.model, drawing, self.execution, progress)
+        return ImageTokens(ids, self.model.config.grid, self.codebook)
 
     def drawing_need(
         self, prompt: str, count: int = 1, *, cfg_weight: float = 5.0, sampler: str = "sequential", window: int = 8
     ) -> Need:
         """What `generate` needs on the device. Raises InputError as `generate` does."""
-        drawing = self._drawing(prompt, count, 0, cfg_weight, Sampling(), sampler, window)
-        return memory.drawing_need(self.model, self.precision, self.execution, drawing)
+        drawing = self._drawing(
+            prompt, count, cfg_weight=cfg_weight, sampler=sampler, window=window, seed=0, sampling=Sampling()
+        )
+        return memory.drawing_need(self.model, drawing, precision=self.precision, execution=self.execution)
 
     def _drawing(
-        self, prompt: str, count: int, seed: int, cfg_weight: float, sampling: Sampling, sampler: str, window: int
+        self, prompt: str, count: int, *, cfg_weight: float, sampler: str, window: int, seed: int, sampling: Sampling
     ) -> image.Drawing:
         if count < 1:
             raise InputError(f"The batch size is {count}: ask for at least one picture.")
@@ -154,7 +157,7 @@ class Janus:
 
     @torch.no_grad()
     def decode(self, tokens: ImageTokens, *, progress: Callable[[int, int], object] | None = None) -> Tensor:
-        """Codes -> pictures float32 [N, H, W, 3] in 0..1. Raises InputError for another model's codes.
+        """Codes -> pictures float32 [N, H, W, 3] in 0..1. Raises InputError for another model's codes and damaged ones.
 
         `progress(pictures decoded, pictures)` is called after each picture and may raise to stop.
         """
@@ -172,7 +175,7 @@ class Janus:
             )
         if int(ids.min()) < 0 or int(ids.max()) >= size:
             raise InputError(
-                f"These tokens reach outside the codebook of {size} codes: they are damaged, so draw or encode them again."
+                f"These tokens include ids outside the codebook of {size} codes: they are damaged, so draw or encode them again."
             )
         ids = ids.to(self.device)
         # One picture at a time: the decoder's activations, not its weights, are what fills memory.
@@ -186,13 +189,14 @@ class Janus:
     def decoding_need(self, tokens: ImageTokens | None = None) -> Need:
         """What `decode` needs on the device; without tokens, for one picture of the size that the model draws."""
         count, grid = (1, None) if tokens is None else (len(tokens), tokens.grid)
-        return Need(memory.DECODING, memory.decoding_bytes(self.model.config, self.precision, count, grid))
+        work = memory.decoding_bytes(self.model.config, self.precision, pictures=count, grid=grid)
+        return Need(memory.DECODING, work)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> ImageTokens:
-        """Pictures float [N, H, W, 3] in 0..1, sides multiples of the VQ's 16 pixels -> their codes.
+        """Pictures of any float type and number, [N, H, W, 3] in 0..1, sides multiples of the VQ's 16 pixels -> their codes.
 
-        Raises InputError for other sides, shapes, or NaN.
+        Raises InputError for other sides, shapes or types, and for NaN.
         """
         factor = self.model.config.vq.downsampling
         height, width = check_images(images).shape[1:3]
@@ -216,14 +220,22 @@ class Janus:
     ) -> str:
         """Answer a question, or continue a conversation, about no, one or several pictures.
 
-        `images`, float [N, H, W, 3] in 0..1 or a list of [H, W, 3] of any sizes, stand where the text says
-        `<image_placeholder>`, else before the first question. `temperature` 0 is greedy.
-        Raises InputError for an empty question, a context too long, bad pictures.
+        `images`, float [N, H, W, 3] in 0..1 or a list of [H, W, 3] of any sizes, replace each `<image_placeholder>` in
+        the text, or precede the first question. `temperature` 0 is greedy.
+        Raises InputError for an empty question, a context too long, bad pictures or settings, CheckpointError if the
+        model computes NaN.
         """
         if isinstance(images, Tensor):
             check_images(images)
-        settings = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed, "progress": progress}
-        return self.answer_batch([question], [[] if images is None else images], **settings)[0]
+        [answer] = self.answer_batch(
+            [question],
+            [[] if images is None else images],
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            progress=progress,
+        )
+        return answer
 
     @torch.no_grad()
     def answer_batch(
@@ -238,10 +250,11 @@ class Janus:
     ) -> list[str]:
         """`answer` for several questions at once; question i has the pictures `images[i]` and seed + i.
 
-        Each answer is the one the question gets alone. `progress(step, total, ids so far of each)` may raise to stop.
+        Batching does not change the answers. `progress(step, total, ids so far of each)` may raise to stop. Raises as
+        `answer` does, and InputError for no questions or another number of picture sets.
         """
         if max_new_tokens < 1:
-            raise InputError(f"The answer may take {max_new_tokens} tokens: allow at least one.")
+            raise InputError(f"The answer may take {max_new_tokens} tokens: give at least 1 as max_new_tokens.")
         sampling = Sampling(temperature)
         if not questions or (images and len(images) != len(questions)):
             raise InputError(
@@ -251,16 +264,10 @@ class Janus:
         counts = [len(batch) for batch in images] if images else [0] * len(questions)
         prompts = [self.processor.question_prompt(q, n) for q, n in zip(questions, counts, strict=True)]
         self._check_length(max(map(len, prompts)), max_new_tokens, "question")
-        features = None
-        if images and any(counts):
-            flat = [picture for batch in images for picture in batch]
-            pixels = self.processor.pixels(flat).to(self.device, self.dtype)
-            features = self.model.embed_images(pixels)
-        special = {"image_id": self.processor.image, "pad": self.processor.pad}
-        embeds, mask = text.embed_prompts(self.model, prompts, **special, features=features, device=self.device)
-        # Of several answers some are short, and copies would not pay.
+        embeds, mask = self.embed_prompts(prompts, [picture for batch in images or [] for picture in batch])
+        # In a batch the packed copies would not pay for themselves: short answers end early.
         alone = [self.model.language_model] if len(questions) == 1 else []
-        with _one_at_a_time, fast_layers(alone, 1, self.device, self.execution.unpatched):
+        with _one_at_a_time, fast_layers(alone, rows=1, execution=self.execution):
             ids = text.answer_ids(
                 self.model,
                 embeds,
@@ -274,16 +281,35 @@ class Janus:
             )
         return [self.processor.decode(row) for row in ids]
 
+    @torch.no_grad()
+    def embed_prompts(self, prompts: list[list[int]], pictures: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Prompt ids -> left-padded embeddings [B, T, D] and their mask, bool [B, T], True on tokens.
+
+        `pictures`, float [H, W, 3] in 0..1, take the placeholders' positions in the order of the prompts.
+        """
+        pixels = self.processor.pixels(pictures).to(self.device, self.dtype) if pictures else None
+        return text.embed_prompts(
+            self.model,
+            prompts,
+            image_id=self.processor.image,
+            pad=self.processor.pad,
+            features=None if pixels is None else self.model.embed_images(pixels),
+            device=self.device,
+        )
+
     def answering_need(self, question: str | list[Turn], pictures: int = 0, *, max_new_tokens: int = 512) -> Need:
         """What `answer` about that many pictures needs on the device. Raises InputError for an empty question."""
-        length = len(self.processor.question_prompt(question, pictures))
-        config, size = self.model.config, memory.describing_bytes
-        return Need(memory.ANSWERING, size(config, self.precision, 1, length, new=max_new_tokens, pictures=pictures))
+        work = memory.answering_bytes(
+            self.model.config,
+            self.precision,
+            rows=1,
+            prompt=len(self.processor.question_prompt(question, pictures)),
+            new=max_new_tokens,
+            pictures=pictures,
+        )
+        return Need(memory.ANSWERING, work)
 
-    def _check_length(self, prompt: int, new: int, what: str) -> None:
-        limit = self.context
-        if prompt + new > limit:
-            raise InputError(
-                f"The {what} takes {prompt} tokens and {new} more are to be made, {prompt + new} in all, where this "
-                f"model holds {limit}: shorten the {what} or ask for less."
-            )
+    def _check_length(self, used: int, new: int, what: str) -> None:
+        if used + new > self.context:
+            cure = f"shorten the {what} or ask for less"
+            raise context_exceeded(what, used=used, new=new, limit=self.context, cure=cure)

@@ -1,4 +1,4 @@
-"""What a user types for `dtype`: the type weights are kept in, and the type they are computed in."""
+"""A model's precision: the dtype of its stored weights and of its arithmetic, from what a user enters as `dtype`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Precision:
 
     @property
     def name(self) -> str:
-        """What a user types for it, one of NAMES; torch's own name for a type that has none here."""
+        """What a user enters for it, one of NAMES; torch's own name for a type that has none here."""
         stored = self.eight_bit or self.compute
         return next((name for name, dtype in DTYPES.items() if dtype == stored), str(stored))
 
@@ -68,5 +68,5 @@ class Precision:
         if not stored.is_floating_point or stored.itemsize < 2:
             raise InputError(f"Janus cannot be computed in {stored}: choose one of {', '.join(NAMES)}.")
         if compute not in (None, stored):
-            raise InputError(f"Weights in {stored} are computed in it, not in {compute}: leave the second out.")
+            raise InputError(f"Weights in {stored} are computed in it, not in {compute}: leave `compute` out.")
         return cls(stored)

@@ -1,7 +1,5 @@
 """From text and pictures to token ids and pixels: tokenizer, special tokens, chat template."""
 
-from __future__ import annotations
-
 from typing import Literal, TypedDict
 
 from tokenizers import Tokenizer
@@ -52,8 +50,7 @@ class Processor:
         self.end_of_image = self._special_id(END_OF_IMAGE, path)
         self.image = self._special_id(IMAGE_TAG, path)
         # Janus-1.3B was trained with plain role names, Janus-Pro with a token for each.
-        plain = files.is_1_3b or self.tokenizer.token_to_id("<|User|>") is None
-        template = "{}" if plain else "<|{}|>"
+        template = "{}" if files.is_1_3b or self.tokenizer.token_to_id("<|User|>") is None else "<|{}|>"
         self.roles = {"user": template.format("User"), "assistant": template.format("Assistant")}
         self.image_tokens = config.vision.tokens
         self.image_size = config.vision.image_size
@@ -117,7 +114,7 @@ class Processor:
             turns = [*turns[:first], {"role": "user", "content": content}, *turns[first + 1 :]]
         elif placeholders != pictures:
             raise InputError(
-                f"The question names {placeholders} pictures with {IMAGE_TAG}, and {pictures} were given: make them match."
+                f"The text names {placeholders} pictures with {IMAGE_TAG} and {pictures} were given: use one tag per picture, or none."
             )
         picture = [self.begin_of_image, *[self.image] * self.image_tokens, self.end_of_image]
         ids: list[int] = []

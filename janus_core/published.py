@@ -1,16 +1,14 @@
 """The published models: where they are, how large their files are, and the sizes in which they differ."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Published:
     """A model on Hugging Face.
 
-    `size` is roughly what its files take, in bytes. `language` holds the sizes that its `language_config` lists.
+    `size` is the approximate download size in bytes. `language` holds the sizes that its `language_config` lists.
     """
 
     repo: str
@@ -31,7 +29,7 @@ _ONE_BILLION = {
     "num_key_value_heads": 16,
 }
 PUBLISHED = (
-    Published("deepseek-ai/Janus-Pro-1B", 4_200_000_000, _ONE_BILLION),
-    Published("deepseek-ai/Janus-Pro-7B", 14_800_000_000, {"num_hidden_layers": 30}),
-    Published("deepseek-ai/Janus-1.3B", 4_200_000_000, _ONE_BILLION),
+    Published(repo="deepseek-ai/Janus-Pro-1B", size=4_200_000_000, language=_ONE_BILLION),
+    Published(repo="deepseek-ai/Janus-Pro-7B", size=14_800_000_000, language={"num_hidden_layers": 30}),
+    Published(repo="deepseek-ai/Janus-1.3B", size=4_200_000_000, language=_ONE_BILLION),
 )

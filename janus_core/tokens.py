@@ -1,6 +1,4 @@
-"""ImageTokens: pictures as codes of a VQ tokenizer, the value that nodes pass on."""
-
-from __future__ import annotations
+"""ImageTokens: pictures as codes of a VQ tokenizer, the value passed between nodes."""
 
 import hashlib
 from dataclasses import dataclass

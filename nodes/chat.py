@@ -1,7 +1,5 @@
 """Janus Chat: one turn of a conversation; its history output is the next turn's input."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Janus Describe Image: an answer to one question for each picture of a batch."""
 
-from __future__ import annotations
-
 import torch
 from comfy_api.latest import io
 

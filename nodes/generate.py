@@ -1,7 +1,5 @@
 """Janus Text-to-Image: pictures, and their tokens, from a description."""
 
-from __future__ import annotations
-
 from comfy_api.latest import io
 
 from ..janus_core.pipeline import SAMPLERS

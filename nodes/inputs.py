@@ -1,7 +1,5 @@
 """Inputs that several nodes share, and schema options that only newer ComfyUI versions know."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 from collections.abc import Callable

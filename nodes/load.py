@@ -1,7 +1,5 @@
 """Load Janus: a model from a listed name; published ones are downloaded first."""
 
-from __future__ import annotations
-
 from comfy_api.latest import io
 
 from ..janus_core.weights.checkpoint import find

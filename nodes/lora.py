@@ -1,7 +1,5 @@
 """Janus LoRA: a model with a LoRA on top."""
 
-from __future__ import annotations
-
 import math
 
 from comfy_api.latest import io

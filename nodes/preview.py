@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from ..janus_core import ImageTokens, Janus
+from ..janus_core.code_colours import code_colours
 from ..janus_core.pictures import to_pil
-from ..janus_core.preview import code_colours
 from .host import canvas
 from .host.weights import HostedJanus
 

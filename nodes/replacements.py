@@ -1,7 +1,5 @@
 """Our replacements for another pack's nodes, for versions of ComfyUI that replace nodes; `web/` does it for others."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

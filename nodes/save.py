@@ -1,7 +1,5 @@
 """Save Janus: writes a checkpoint as one self-contained file."""
 
-from __future__ import annotations
-
 import re
 import time
 from functools import partial
@@ -10,8 +8,8 @@ from pathlib import Path
 from comfy_api.latest import io
 
 from ..janus_core import InputError
+from ..janus_core.convert import convert
 from ..janus_core.precision import NAMES
-from ..janus_core.weights.convert import convert
 from . import inputs
 from .host import canvas, folders
 

@@ -1,7 +1,5 @@
 """The seed of each picture of a batch: on the canvas, and in the metadata of saved PNG files."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

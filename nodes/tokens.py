@@ -1,7 +1,5 @@
 """VQ Decode: picture tokens to pictures."""
 
-from __future__ import annotations
-
 from comfy_api.latest import io
 
 from ..janus_core import ImageTokens

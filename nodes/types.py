@@ -1,7 +1,5 @@
 """The socket types of the pack's own values."""
 
-from __future__ import annotations
-
 from comfy_api.latest import io
 
 JanusType = io.Custom("JANUS")

@@ -1,16 +1,17 @@
-"""`python -m janus_core bench`: how fast ours is on random weights of a model's shape, beside the floor.
+"""`python -m janus_core bench`: this pack's speed on random weights, compared with the floor.
 
+The floor is the memory-bandwidth limit: the time to read what a step must read once.
 tests/bench/beside.py measures other implementations in the same table.
 """
-
-from __future__ import annotations
 
 import argparse
 import gc
 import json
+import math
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ Measurement = Callable[[], list[Row]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the `bench` command to argparse."""
     parser.add_argument("--model", default="Janus-Pro-1B", help=f"{', '.join(NAMES)}, or any checkpoint's shape")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps")
     parser.add_argument("--dtype", default="bf16", choices=FLOATS, help="type of the random weights")
@@ -50,14 +52,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure ours. Raises InputError for --triton on another device than CUDA, CheckpointError for no such model."""
+    """Measure ours. Raises InputError for --triton on another device than CUDA, CheckpointError for an unknown model."""
     model = model_of(args)
-    write = lambda folder: write_checkpoint(model, config_of(args.model), folder)
     report(
         args,
         [
-            *speed(args, model, our_engines(args, model), {}),
-            lambda: loading(write, args.dtype, {}, rounds=1 if args.quick else 3),
+            *speed(args, model, engines=our_engines(args, model), decoders={}),
+            lambda: loading(
+                partial(write_checkpoint, model, config_of(args.model)), args.dtype, {}, rounds=1 if args.quick else 3
+            ),
             lambda: jacobi(torch.device(args.device)),
         ],
     )
@@ -72,8 +75,7 @@ def model_of(args: argparse.Namespace) -> JanusModel:
     """The model to measure, of random weights."""
     if args.triton and torch.device(args.device).type != "cuda":
         raise InputError(f"--triton is given with --device {args.device}: its kernels are for cuda.")
-    published = args.model in NAMES
-    config = JanusConfig.preset(args.model) if published else find(args.model).config()
+    config = JanusConfig.preset(args.model) if args.model in NAMES else find(args.model).config()
     return random_model(config, torch.device(args.device), FLOATS[args.dtype])
 
 
@@ -93,11 +95,12 @@ def our_engines(args: argparse.Namespace, model: JanusModel) -> list[Engine]:
 def speed(
     args: argparse.Namespace,
     model: JanusModel,
+    *,
     engines: Sequence[Engine],
     decoders: Mapping[str, Callable[[Tensor], object]],
 ) -> list[Measurement]:
     """Decode steps, whole pictures, answers, and VQ decode, there beside other `decoders`."""
-    codes = model.config.grid[0] * model.config.grid[1]
+    codes = math.prod(model.config.grid)
     counts = [n for n in args.pictures if n <= 4] if args.quick else args.pictures
     # A long prompt takes long to prefill on a CPU.
     contexts = [24] if args.quick else [24, 24 + codes // 2, 24 + codes]
@@ -111,10 +114,12 @@ def speed(
     ]
     if args.whole:
         work += [lambda n=n: [whole_picture(engines, model, count=n)] for n in counts]
-    answerers = [engine for engine in engines if engine.name != TRITON]  # Triton's kernels only draw
-    work.append(lambda: answering(answerers, model, words=48, rounds=1 if args.quick else 3))
-    work.append(lambda: [vq_decode(model, decoders, rounds=rounds)])
-    return work
+    return [
+        *work,
+        # Triton's kernels only draw.
+        lambda: answering([e for e in engines if e.name != TRITON], model, tokens=48, rounds=1 if args.quick else 3),
+        lambda: [vq_decode(model, decoders, rounds=rounds)],
+    ]
 
 
 def report(args: argparse.Namespace, measurements: Sequence[Measurement]) -> None:

@@ -1,7 +1,5 @@
 """`python -m janus_core dtypes`: each dtype's memory, computed for published sizes, and fidelity, measured on a checkpoint."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,10 +10,10 @@ from torch import Tensor
 
 from .. import memory
 from ..config import JanusConfig
-from ..generation import text
 from ..generation.cpu_kernels import fast_layers
 from ..generation.image import Drawing, picture_logits
 from ..generation.sampling import Sampling, draw_tokens, seed_keys
+from ..generation.text import answer_ids
 from ..pipeline import DEFAULT_CHECKPOINT, Janus, load
 from ..precision import NAMES
 from .table import markdown
@@ -23,6 +21,7 @@ from .table import markdown
 SIZES = ("Janus-Pro-1B", "Janus-Pro-7B")
 COUNTS = (1, 4, 16)
 PROMPTS = ("a red circle", "three green squares", "a blue triangle in the top left", "a yellow square and a red circle")
+TOKENS = 32  # of an answer, at most
 QUESTIONS = ("Describe the picture.", "What is in the picture?")
 
 
@@ -45,12 +44,15 @@ def _agreement(reference: Tensor, other: Tensor, keys: Tensor | None) -> Agreeme
 
 @torch.no_grad()
 def drawing_agreement(
-    reference: Janus, other: Janus, prompt: str, codes: Tensor, *, cfg_weight: float = 5.0
+    reference: Janus, other: Janus, *, prompt: str, codes: Tensor, cfg_weight: float = 5.0
 ) -> Agreement:
-    """Over each next code of pictures [count, T] that `reference` drew with seeds 0, 1, ..."""
-    ids = reference.processor.drawing_prompt(prompt)
-    pad, steps = reference.processor.pad, codes.shape[1]
-    prefixes = Drawing(prompt=ids, pad=pad, steps=steps, cfg_weight=cfg_weight).prefixes
+    """Over each next code of pictures, long [count, T], that `reference` drew with seeds 0, 1, ..."""
+    prefixes = Drawing(
+        prompt=reference.processor.drawing_prompt(prompt),
+        pad=reference.processor.pad,
+        steps=codes.shape[1],
+        cfg_weight=cfg_weight,
+    ).prefixes
 
     def logits(janus: Janus) -> Tensor:
         ids = torch.tensor(prefixes, device=janus.device).repeat_interleave(len(codes), dim=0)
@@ -62,23 +64,20 @@ def drawing_agreement(
 
 
 @torch.no_grad()
-def answering_agreement(
-    reference: Janus, other: Janus, question: str, picture: Tensor, *, words: int = 32
-) -> Agreement:
-    """Over each next token of the greedy answer of `reference`, of up to `words` tokens, about a picture [H, W, 3]."""
+def answering_agreement(reference: Janus, other: Janus, *, question: str, picture: Tensor) -> Agreement:
+    """Over each next token of the greedy answer of `reference`, of up to TOKENS, about a picture [H, W, 3]."""
     prompt = reference.processor.question_prompt(question, 1)
-
-    def embeds(janus: Janus, ids: list[int]) -> tuple[Tensor, Tensor]:
-        processor = janus.processor
-        features = janus.model.embed_images(processor.pixels([picture]).to(janus.device, janus.dtype))
-        special = {"image_id": processor.image, "pad": processor.pad}
-        return text.embed_prompts(janus.model, [ids], **special, features=features, device=janus.device)
-
-    settings = {"eos": reference.processor.eos, "max_new_tokens": words, "sampling": Sampling(0.0)}
-    [answer] = text.answer_ids(reference.model, *embeds(reference, prompt), reference.execution, **settings)
+    [answer] = answer_ids(
+        reference.model,
+        *reference.embed_prompts([prompt], [picture]),
+        reference.execution,
+        eos=reference.processor.eos,
+        max_new_tokens=TOKENS,
+        sampling=Sampling(0.0),
+    )
 
     def logits(janus: Janus) -> Tensor:
-        hidden = janus.model.language_model.model(embeds(janus, prompt + answer)[0])
+        hidden = janus.model.language_model.model(janus.embed_prompts([prompt + answer], [picture])[0])
         return janus.model.language_model.lm_head(hidden[:, len(prompt) - 1 :])
 
     return _agreement(logits(reference), logits(other), None)
@@ -86,16 +85,19 @@ def answering_agreement(
 
 def memory_table() -> str:
     """Published sizes in each dtype, in GB (1e9 bytes): the file, and the peak of drawing and describing COUNTS pictures."""
-    head = ["model", "dtype", "file", *(f"{work} {n}" for work in ("draw", "describe") for n in COUNTS)]
     lines = []
     for name in SIZES:
         config = JanusConfig.preset(name)
         for dtype in NAMES:
-            sizes = [memory.weight_bytes(config, dtype)]
-            sizes += [memory.peak_drawing(config, dtype, n) for n in COUNTS]
-            sizes += [memory.peak_answering(config, dtype, n) for n in COUNTS]
+            sizes = [
+                memory.weight_bytes(config, dtype),
+                *(memory.total_drawing_bytes(config, dtype, n) for n in COUNTS),
+                *(memory.total_answering_bytes(config, dtype, n) for n in COUNTS),
+            ]
             lines.append([name, dtype, *(f"{size / 1e9:.1f}" for size in sizes)])
-    return markdown(head, lines)
+    return markdown(
+        ["model", "dtype", "file", *(f"{work} {n}" for work in ("draw", "describe") for n in COUNTS)], lines
+    )
 
 
 def fidelity_table(checkpoint: str, device: str, *, against: str, count: int, cfg_weight: float) -> str:
@@ -105,17 +107,24 @@ def fidelity_table(checkpoint: str, device: str, *, against: str, count: int, cf
     pictures = [reference.decode(tokens)[0] for tokens in drawn.values()]
 
     def drawing(other: Janus) -> list[str]:
-        return _means(drawing_agreement(reference, other, p, t.ids, cfg_weight=cfg_weight) for p, t in drawn.items())
+        return _means(
+            drawing_agreement(reference, other, prompt=prompt, codes=tokens.ids, cfg_weight=cfg_weight)
+            for prompt, tokens in drawn.items()
+        )
 
     lines = []
     for dtype in NAMES:
         other = load(checkpoint, device, dtype)
-        answering = (answering_agreement(reference, other, q, picture) for q in QUESTIONS for picture in pictures)
+        answering = (
+            answering_agreement(reference, other, question=question, picture=picture)
+            for question in QUESTIONS
+            for picture in pictures
+        )
         lines.append([dtype, *drawing(other), *_means(answering)])
         if dtype == "int8" and device == "cpu":  # as big layers draw there; a small model has none
-            with fast_layers(other.model.drawing_parts, 2, other.device, least=1):
-                lines.append([f"{dtype}, rearranged", *drawing(other), "", ""])
-    return markdown(["dtype", "drawing: KL", "same codes", "answering: KL", "same words"], lines)
+            with fast_layers(other.model.drawing_parts, rows=2, execution=other.execution, min_weights=1):
+                lines.append([f"{dtype}, packed", *drawing(other), "", ""])
+    return markdown(["dtype", "drawing: KL", "same codes", "answering: KL", "same tokens"], lines)
 
 
 def _means(agreements: Iterable[Agreement]) -> list[str]:
@@ -124,6 +133,7 @@ def _means(agreements: Iterable[Agreement]) -> list[str]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the `dtypes` command to argparse."""
     parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="what fidelity is measured on")
     parser.add_argument("--device", default="cpu", help="cpu, cuda (fp8 rules out mps)")
     parser.add_argument("--against", default="bf16", choices=NAMES, help="the dtype that the others are compared with")
@@ -134,8 +144,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print both tables."""
-    print(memory_table())
-    print(f"\n{args.checkpoint} at CFG weight {args.cfg_weight:g}, against {args.against}:\n")
+    print(f"{memory_table()}\n\n{args.checkpoint} at CFG weight {args.cfg_weight:g}, against {args.against}:\n")
     print(
         fidelity_table(args.checkpoint, args.device, against=args.against, count=args.count, cfg_weight=args.cfg_weight)
     )

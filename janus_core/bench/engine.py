@@ -1,7 +1,5 @@
 """What `bench` measures: an engine draws and answers. Ours is here; tests/bench has others, of the same interface."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from types import ModuleType
 from typing import Protocol
@@ -16,12 +14,12 @@ from ..generation.sampling import Sampling
 from ..generation.text import answer_ids, embed_prompts
 from ..model.janus import JanusModel
 
-# The token ids with a meaning; `image` stands for one of a picture's embeddings. No engine stops at `eos`.
+# Special token ids; `image` is the placeholder of one embedding of a picture. No engine stops at `eos`.
 SPECIAL = {"bos": 0, "eos": 1, "pad": 2, "begin_of_image": 3, "image": 9}
 
 
 class Engine(Protocol):
-    """An implementation of Janus. `token` is called for each new token, when its logits are there."""
+    """An implementation of Janus. `token` is called for each new token, once its logits are computed."""
 
     name: str
 
@@ -44,15 +42,19 @@ class Ours:
 
     def draw(self, prompt: list[int], *, steps: int, count: int, token: Callable[[], None]) -> Tensor:
         drawing = Drawing(prompt=prompt, pad=SPECIAL["pad"], steps=steps, count=count)
-        with fast_layers(self.model.drawing_parts, drawing.rows, self.execution.device):
+        with fast_layers(self.model.drawing_parts, rows=drawing.rows, execution=self.execution):
             return draw_codes(self.model, drawing, self.execution, lambda *_: token())
 
     @torch.no_grad()
     def answer(self, prompt: list[int], pixels: Tensor, *, count: int, token: Callable[[], None]) -> None:
-        device, ids = self.execution.device, {"image_id": SPECIAL["image"], "pad": SPECIAL["pad"]}
         embeds, mask = embed_prompts(
-            self.model, [prompt], **ids, features=self.model.embed_images(pixels), device=device
+            self.model,
+            [prompt],
+            image_id=SPECIAL["image"],
+            pad=SPECIAL["pad"],
+            features=self.model.embed_images(pixels),
+            device=self.execution.device,
         )
-        settings = {"eos": -1, "max_new_tokens": count, "sampling": Sampling(0.0)}
-        with fast_layers([self.model.language_model], 1, device):
+        with fast_layers([self.model.language_model], rows=1, execution=self.execution):
+            settings = {"eos": -1, "max_new_tokens": count, "sampling": Sampling(0.0)}
             answer_ids(self.model, embeds, mask, self.execution, **settings, progress=lambda *_: token())

@@ -1,7 +1,6 @@
 """The jacobi sampler on trained weights: its passes and seconds, and whether its pictures are the same."""
 
-from __future__ import annotations
-
+import math
 import time
 from collections import Counter
 
@@ -9,11 +8,11 @@ import torch
 from torch import Tensor
 
 from ..pipeline import DEFAULT_CHECKPOINT, load
+from .dtypes import PROMPTS
 from .table import Row
 
 WINDOWS = (4, 8, 16)
 PICTURES = 16
-PROMPTS = ("a red circle", "three green squares", "a blue triangle in the top left", "two yellow circles")
 
 
 def jacobi(device: torch.device) -> list[Row]:
@@ -22,7 +21,7 @@ def jacobi(device: torch.device) -> list[Row]:
     PICTURES pictures of the embedded checkpoint, one at a time, in float32 at CFG weight 5 and temperature 1.
     """
     janus = load(DEFAULT_CHECKPOINT, device, torch.float32)
-    codes = janus.model.config.grid[0] * janus.model.config.grid[1]
+    codes = math.prod(janus.model.config.grid)
     seconds = dict.fromkeys((0, *WINDOWS), 0.0)
     passes: Counter[int] = Counter()
     same: Counter[int] = Counter()
@@ -30,18 +29,22 @@ def jacobi(device: torch.device) -> list[Row]:
     for seed in range(PICTURES):
         drawn: dict[int, Tensor] = {}
         for window in (0, *WINDOWS):
-            sampler = {"sampler": "jacobi", "window": window} if window else {}
-            count = lambda step, total, ids, window=window: passes.update([window])
             start = time.perf_counter()
-            drawn[window] = janus.generate(PROMPTS[seed % len(PROMPTS)], seed=seed, progress=count, **sampler).ids
+            drawn[window] = janus.generate(
+                PROMPTS[seed % len(PROMPTS)],
+                seed=seed,
+                progress=lambda *_, window=window: passes.update([window]),
+                sampler="jacobi" if window else "sequential",
+                window=window or 1,
+            ).ids
             seconds[window] += time.perf_counter() - start
             same[window] += torch.equal(drawn[window], drawn[0])
-    rows = []
-    for window in WINDOWS:
-        name = f"jacobi on {DEFAULT_CHECKPOINT}, window {window}"
-        rows += [
-            Row(name, "s", {"sequential": seconds[0] / PICTURES, "ours": seconds[window] / PICTURES}),
-            Row(name, "passes a code", {"sequential": 1.0, "ours": passes[window] / PICTURES / codes}),
-            Row(name, "identical pictures", {"sequential": 1.0, "ours": same[window] / PICTURES}),
-        ]
-    return rows
+    return [
+        Row(f"jacobi on {DEFAULT_CHECKPOINT}, window {window}", unit, {"sequential": sequential, "ours": ours})
+        for window in WINDOWS
+        for unit, sequential, ours in (
+            ("s", seconds[0] / PICTURES, seconds[window] / PICTURES),
+            ("passes a code", 1.0, passes[window] / PICTURES / codes),
+            ("identical pictures", 1.0, same[window] / PICTURES),
+        )
+    ]

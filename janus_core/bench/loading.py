@@ -1,7 +1,5 @@
 """Opening a checkpoint: how long it takes and how much memory, in a fresh process each time. Linux only."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import tempfile
@@ -15,12 +13,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..convert import convert
 from ..model.janus import JanusModel
 from ..pipeline import DEFAULT_CHECKPOINT
 from ..precision import FLOATS
 from ..weights.checkpoint import ASSETS, find
-from ..weights.convert import convert, save_weights
 from ..weights.loading import load_model
+from ..weights.saving import save_weights
 from .table import Row
 
 STATUS = Path("/proc/self/status")
@@ -30,8 +29,7 @@ Result = TypeVar("Result")
 
 def process_memory(field: str) -> int:
     """A field of this process's status in bytes: VmHWM is the peak with mapped file pages, RssAnon its own memory now."""
-    lines = STATUS.read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
+    return next(int(line.split()[1]) * 1024 for line in STATUS.read_text().splitlines() if line.startswith(f"{field}:"))
 
 
 def in_fresh_process(function: Callable[..., Result], *arguments: object, **named: object) -> Result:
@@ -82,16 +80,19 @@ def loading(write: Callable[[Path], None], dtype: str, others: Mapping[str, Open
         theirs = {name: _best(open_model, folder, dtype, rounds) for name, open_model in others.items()}
         for what, path in (("load", folder), ("load a converted file", converted)):
             found = theirs | {"ours": _best(open_ours, path, dtype, rounds)}
-            units = (what, "s"), (f"{what}: peak memory, mapped file included", "GB"), (f"{what}: own memory", "GB")
-            for i, (title, unit) in enumerate(units):
-                rows.append(Row(title, unit, {name: f[i] for name, f in found.items()}, size if i else None))
+            titles = (what, f"{what}: peak memory, mapped file included", f"{what}: own memory")
+            rows += [
+                Row(title, "GB" if i else "s", {name: f[i] for name, f in found.items()}, size if i else None)
+                for i, title in enumerate(titles)
+            ]
     return rows
 
 
 def _best(open_model: Open, path: Path, dtype: str, rounds: int) -> tuple[float, float, float]:
     """The least seconds, and the most GB: peak, and own."""
-    found = [in_fresh_process(_opened, open_model, path, FLOATS[dtype]) for _ in range(rounds)]
-    times, peaks, owns = zip(*found, strict=True)
+    times, peaks, owns = zip(
+        *(in_fresh_process(_opened, open_model, path, FLOATS[dtype]) for _ in range(rounds)), strict=True
+    )
     return min(times), max(peaks) / 1e9, max(owns) / 1e9
 
 

@@ -1,7 +1,6 @@
-"""What is timed, and against which floor: the time it takes to read a step's weights and KV cache once."""
+"""What is timed, and the floor of each time: how long it takes to read a step's weights and KV cache from memory once."""
 
-from __future__ import annotations
-
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +33,7 @@ def seconds(function: Callable[[], object], device: torch.device) -> float:
 
 
 class Clock:
-    """Keeps when it was created, and when the first and the last of `tokens` came: an engine calls it at each token."""
+    """Records the start and the times of the first and last of `tokens`; engines call it once per token."""
 
     def __init__(self, tokens: int, device: torch.device):
         self.tokens, self.device = tokens, device
@@ -68,13 +67,13 @@ def bandwidth(device: torch.device) -> float:
 def step_bytes(model: JanusModel, count: int, context: int) -> int:
     """What one decode step of `count` guided pictures must read: decoder, norm, head, aligner, and the KV cache."""
     parts = [part for part in model.drawing_parts if part is not model.gen_embed]  # a step reads few of its rows
-    weights = sum(p.nbytes for part in parts for p in part.parameters())
-    compute = model.language_model.model.norm.weight.dtype
-    return weights + cache_bytes(model.config.llama, compute, 2 * count, context)
+    dtype = model.language_model.model.norm.weight.dtype
+    cache = cache_bytes(model.config.llama, dtype, rows=2 * count, length=context)
+    return cache + sum(weight.nbytes for part in parts for weight in part.parameters())
 
 
-def alternate(calls: Mapping[str, Callable[[], tuple[float, ...]]], rows: Sequence[Row], *, rounds: int) -> None:
-    """Fill each row with the medians of one of the figures that a call returns.
+def alternate(calls: Mapping[str, Callable[[], tuple[float, ...]]], rows: list[Row], *, rounds: int) -> list[Row]:
+    """Fill each row with the medians of one of the figures that a call returns; returns the rows.
 
     The calls take turns, so that a noisy machine is noisy for all of them.
     """
@@ -85,6 +84,7 @@ def alternate(calls: Mapping[str, Callable[[], tuple[float, ...]]], rows: Sequen
     for name, figures in found.items():
         for row, values in zip(rows, zip(*figures, strict=True), strict=True):
             row.values[name] = statistics.median(values)
+    return rows
 
 
 def prompt_of(length: int) -> list[int]:
@@ -106,10 +106,9 @@ def decode_step(
         engine.draw(prompt_of(context), steps=steps + 1, count=count, token=clock)
         return ((clock.last - clock.first) / steps * 1e3,)
 
-    row = Row(f"step, N={count}, context {context}", "ms")
     calls: dict[str, Callable[[], tuple[float, ...]]] = {e.name: lambda e=e: draw(e) for e in engines}
     calls["floor"] = lambda: (step_bytes(model, count, context) / bandwidth(device) * 1e3,)
-    alternate(calls, [row], rounds=rounds)
+    [row] = alternate(calls, [Row(f"step, N={count}, context {context}", "ms")], rounds=rounds)
     row.floor = row.values.pop("floor")
     return row
 
@@ -117,7 +116,7 @@ def decode_step(
 def whole_picture(engines: Sequence[Engine], model: JanusModel, *, count: int) -> Row:
     """Seconds from a prompt of 24 tokens to all codes of `count` pictures."""
     device = next(model.parameters()).device
-    steps = model.config.grid[0] * model.config.grid[1]
+    steps = math.prod(model.config.grid)
     row = Row(f"{steps} codes, N={count}", "s")
     for engine in engines:
         draw = lambda engine=engine: engine.draw(prompt_of(24), steps=steps, count=count, token=lambda: None)
@@ -126,21 +125,19 @@ def whole_picture(engines: Sequence[Engine], model: JanusModel, *, count: int) -
     return row
 
 
-def answering(engines: Sequence[Engine], model: JanusModel, *, words: int, rounds: int) -> list[Row]:
-    """Seconds to the first word of an answer about a picture, and the words a second after it."""
-    device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
-    vision = model.config.vision
-    pixels = torch.zeros(1, 3, vision.image_size, vision.image_size, device=device, dtype=dtype)
+def answering(engines: Sequence[Engine], model: JanusModel, *, tokens: int, rounds: int) -> list[Row]:
+    """Seconds to the first token of an answer about a picture, and the tokens per second after it."""
+    weight, vision = next(model.parameters()), model.config.vision
+    pixels = weight.new_zeros(1, 3, vision.image_size, vision.image_size)
     prompt = [*prompt_of(40), *[SPECIAL["image"]] * vision.tokens, *prompt_of(12)]
 
     def answer(engine: Engine) -> tuple[float, float]:
-        clock = Clock(words + 1, device)
-        engine.answer(prompt, pixels, count=words + 1, token=clock)
-        return clock.first - clock.start, words / (clock.last - clock.first)
+        clock = Clock(tokens + 1, weight.device)
+        engine.answer(prompt, pixels, count=tokens + 1, token=clock)
+        return clock.first - clock.start, tokens / (clock.last - clock.first)
 
-    rows = [Row("first word: picture + question", "s"), Row("answer", "words/s")]
-    alternate({e.name: lambda e=e: answer(e) for e in engines}, rows, rounds=rounds)
-    return rows
+    rows = [Row("first token: picture + question", "s"), Row("answer", "tokens/s")]
+    return alternate({e.name: lambda e=e: answer(e) for e in engines}, rows, rounds=rounds)
 
 
 @torch.no_grad()
@@ -150,7 +147,5 @@ def vq_decode(model: JanusModel, others: Mapping[str, Callable[[Tensor], object]
     h, w = model.config.grid
     codes = torch.zeros(1, h * w, dtype=torch.long, device=device)
     decoders = {**others, "ours": lambda codes: model.gen_vision_model.decode(codes, (h, w))}
-    row = Row("VQ decode, N=1", "s")
     calls = {name: lambda decode=decode: (seconds(lambda: decode(codes), device),) for name, decode in decoders.items()}
-    alternate(calls, [row], rounds=rounds)
-    return row
+    return alternate(calls, [Row("VQ decode, N=1", "s")], rounds=rounds)[0]

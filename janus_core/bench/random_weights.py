@@ -1,7 +1,5 @@
 """Models of random weights: speed and memory depend on a model's shape, not on what it has learned."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch
@@ -43,8 +41,7 @@ def random_model(config: JanusConfig, device: torch.device, dtype: torch.dtype) 
 
 def in_8_bits(model: JanusModel) -> JanusModel:
     """The model with its big Linear layers in int8; it shares all other tensors."""
-    dtype = model.language_model.model.norm.weight.dtype
-    small = empty_model(model.config, Precision.of("int8", dtype))
+    small = empty_model(model.config, Precision.of("int8", model.language_model.model.norm.weight.dtype))
     state = {}
     for key, tensor in model.state_dict().items():
         if small.get_parameter(key).dtype == torch.int8:

@@ -1,7 +1,5 @@
 """Figures as rows, and rows as a Markdown table."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -27,9 +25,8 @@ def comparison(rows: Sequence[Row]) -> str:
     columns = (*others, "ours", "floor")
     lines = []
     for row in rows:
-        ours = row.values["ours"]
         found = row.values | ({"floor": row.floor} if row.floor else {})
         figures = [f"{found[name]:.4g}" if name in found else "" for name in columns]
-        ratios = [f"{ours / found[name]:.2f}" if name in found else "" for name in (*others, "floor")]
+        ratios = [f"{found['ours'] / found[name]:.2f}" if name in found else "" for name in (*others, "floor")]
         lines.append([f"{row.what}, {row.unit}", *figures, *ratios])
     return markdown(["", *columns, *(f"ours / {name}" for name in (*others, "floor"))], lines)

@@ -1,7 +1,5 @@
 """The tokens that the rows of a call have read so far, and the two ways to read more: a prompt, and a step's tokens."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
@@ -15,7 +13,7 @@ class Context:
 
     def __init__(self, llama: Llama, rows: int, capacity: int, execution: Execution, dtype: torch.dtype):
         self.llama = llama
-        usable = execution.kernels and execution.in_place([llama.layers, llama.norm])
+        usable = execution.kernels and execution.weights_ready([llama.layers, llama.norm])
         self.kernels = execution.kernels if usable else None
         self.cache: KVCache = new_cache(llama.config, rows, capacity, execution, dtype)
         self.capacity = self.cache.capacity

@@ -1,12 +1,9 @@
 """Faster Linear layers on a CPU, for the length of one call.
 
-1. A drawing reads each weight hundreds of times. In the layout of the CPU's matrix kernels a reading is faster than in
-   a file's layout, the more so the more rows share it. This takes a second copy of the big layers, so it is done only
-   where memory holds that copy twice.
+1. A drawing reads each weight hundreds of times. Packed for the CPU's matrix kernels, weights are read faster, more so
+   with more rows. Packing copies the big layers, so it is done only if free memory is at least twice the copies.
 2. A single row needs no copy: PyTorch has a kernel that reads the stored weights as fast as memory delivers them.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,31 +14,30 @@ from torch import Tensor, nn
 
 from ..model import cpu_ops
 from ..model.quantised import QuantisedLinear
-from .execution import Unpatched, never_patched
+from .execution import Execution
 
 # Layers with fewer weights stay in the processor's cache, and gain nothing.
-LEAST = 2**21
-# The kernels take longer for fewer rows than this, by half for two rows: the missing ones are filled up with zeros.
-FAST_ROWS = 5
+MIN_PACKED_WEIGHTS = 2**21
+# The kernels are slower below this many rows (1.5x for two), so smaller batches are zero-padded to it.
+MIN_PACKED_ROWS = 5
 # Free memory must hold the copies this many times, which leaves as much for the work and for others.
-ROOM = 2
+FREE_MEMORY_FACTOR = 2
+# The probe of each kernel, by the dtype of the weights that it reads.
+ONE_ROW = {torch.bfloat16: "one row of bfloat16"}
+PACKED = {torch.float32: "packed float32", torch.bfloat16: "packed bfloat16", torch.int8: "packed int8"}
 
 
 @contextmanager
 def fast_layers(
-    parts: Iterable[nn.Module],
-    rows: int,
-    device: torch.device,
-    unpatched: Unpatched = never_patched,
-    *,
-    least: int | None = None,
+    parts: Iterable[nn.Module], *, rows: int, execution: Execution, min_weights: int | None = None
 ) -> Iterator[None]:
-    """Within it, the big Linear layers of `parts` compute in the fastest way for `rows` rows at once, on a CPU.
+    """Inside the block, on a CPU, large Linear layers of `parts` use the fastest kernel for `rows` rows.
 
-    Layers that a host patches at each use are left alone. int8 layers that are copied round their inputs to 8 bits,
-    row by row. `least` is how many weights make a layer big, in place of LEAST.
+    Layers patched at use keep theirs. Copied int8 layers quantise their inputs to 8 bits per row. `min_weights`
+    overrides MIN_PACKED_WEIGHTS.
     """
-    layers = [layer for layer in _layers(parts, rows, device, least or LEAST) if unpatched(layer)]
+    layers = _layers(parts, rows, execution.device, min_weights or MIN_PACKED_WEIGHTS)
+    layers = [layer for layer in layers if execution.unpatched(layer)]
     try:
         for layer in layers:
             layer.__dict__["forward"] = _one_row(layer) if rows == 1 else _packed(layer, rows)
@@ -51,31 +47,35 @@ def fast_layers(
             layer.__dict__.pop("forward", None)
 
 
-def copied_bytes(parts: Iterable[nn.Module], rows: int, device: torch.device) -> int:
-    """The most that `fast_layers` allocates."""
-    return 0 if rows == 1 else sum(map(_copy_bytes, _layers(parts, rows, device, LEAST)))
+def copied_bytes(parts: Iterable[nn.Module], *, rows: int, device: torch.device) -> int:
+    """What `fast_layers` would allocate with the memory that is free now."""
+    return 0 if rows == 1 else sum(map(_copy_bytes, _layers(parts, rows, device, MIN_PACKED_WEIGHTS)))
 
 
 def _copy_bytes(layer: nn.Linear) -> int:
-    """The weight, the filled up rows, and for int8 the scales and zero points."""
+    """The weight, the padded rows, and for int8 the scales and zero points."""
     eight_bit = isinstance(layer, QuantisedLinear)
-    rows = FAST_ROWS * layer.in_features * (4 if eight_bit else layer.weight.itemsize)
+    rows = MIN_PACKED_ROWS * layer.in_features * (4 if eight_bit else layer.weight.itemsize)
     return layer.weight.nbytes + rows + (12 * layer.out_features if eight_bit else 0)
 
 
-def _layers(parts: Iterable[nn.Module], rows: int, device: torch.device, least: int) -> list[nn.Linear]:
-    """The layers to change; none where memory is short. Weights may be on the CPU and be used elsewhere."""
+def _layers(parts: Iterable[nn.Module], rows: int, device: torch.device, min_weights: int) -> list[nn.Linear]:
+    """The layers to change; none if memory is short. Weights on the CPU may be computed elsewhere, so `device` decides."""
     if device.type != "cpu":
         return []
-    kinds = {torch.bfloat16: "one row of bfloat16"} if rows == 1 else PACKED
-    layers = [layer for part in parts for layer in part.modules() if isinstance(layer, nn.Linear)]
-    layers = [layer for layer in layers if layer.weight.device.type == "cpu" and layer.weight.numel() >= least]
-    layers = [layer for layer in layers if layer.weight.dtype in kinds and cpu_ops.works(kinds[layer.weight.dtype])]
-    enough = rows == 1 or psutil.virtual_memory().available >= ROOM * sum(map(_copy_bytes, layers))
-    return layers if enough else []
-
-
-PACKED = {torch.float32: "packed float32", torch.bfloat16: "packed bfloat16", torch.int8: "packed int8"}
+    probes = ONE_ROW if rows == 1 else PACKED
+    layers = [
+        layer
+        for part in parts
+        for layer in part.modules()
+        if isinstance(layer, nn.Linear)
+        and layer.weight.device.type == "cpu"
+        and layer.weight.numel() >= min_weights
+        and layer.weight.dtype in probes
+        and cpu_ops.is_usable(probes[layer.weight.dtype])
+    ]
+    copies = 0 if rows == 1 else sum(map(_copy_bytes, layers))
+    return layers if psutil.virtual_memory().available >= FREE_MEMORY_FACTOR * copies else []
 
 
 def _one_row(layer: nn.Linear) -> Callable[[Tensor], Tensor]:
@@ -92,22 +92,22 @@ def _one_row(layer: nn.Linear) -> Callable[[Tensor], Tensor]:
 
 def _packed(layer: nn.Linear, rows: int) -> Callable[[Tensor], Tensor]:
     """The layer's `forward` on a copy of its weight."""
-    rows = max(rows, FAST_ROWS)
+    rows = max(rows, MIN_PACKED_ROWS)
     if isinstance(layer, QuantisedLinear):
         packed, dtype = cpu_ops.pack_int8(layer.weight, rows), torch.float32
         scale, zeros = layer.scale.flatten() / 127, torch.zeros(layer.out_features, dtype=torch.int64)
-        multiply = lambda x: cpu_ops.packed_int8_linear(packed, scale, zeros, x)
+        multiply = lambda x: cpu_ops.packed_int8_linear(packed, x, scale=scale, zeros=zeros)
     else:
         packed, dtype = cpu_ops.pack(layer.weight, rows), layer.weight.dtype
         multiply = lambda x: cpu_ops.packed_linear(packed, x)
-    filled = torch.zeros(FAST_ROWS, layer.in_features, dtype=dtype)
+    padded = torch.zeros(MIN_PACKED_ROWS, layer.in_features, dtype=dtype)
 
     def forward(x: Tensor) -> Tensor:
         flat = x.flatten(0, -2)
         count = len(flat)
-        if count < FAST_ROWS:
-            filled[:count] = flat
-            flat = filled
+        if count < MIN_PACKED_ROWS:
+            padded[:count] = flat
+            flat = padded
         y = multiply(flat)[:count].to(x.dtype).unflatten(0, x.shape[:-1])
         return y if layer.bias is None else y + layer.bias
 

@@ -1,7 +1,5 @@
 """Drawing: prompt ids -> picture codes, one code per picture and step."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -114,7 +112,7 @@ def draw_codes(model: JanusModel, drawing: Drawing, execution: Execution, progre
     With CUDA graphs it synchronises once per row of the picture. Raises CheckpointError if the logits are not finite.
     """
     row = model.config.grid[1]
-    graphs = execution.records(model.drawing_parts)
+    graphs = execution.uses_graphs(model.drawing_parts)
     with attention_kernels(execution.device), side_stream(execution.device, graphs) as stream:
         step = DrawingStep(model, drawing, execution)
         # Triton's kernels skip slots that are not filled yet, so one graph serves the whole drawing.

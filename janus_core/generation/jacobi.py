@@ -10,8 +10,6 @@ Why it is exact (Song et al. 2021, "Accelerating Feedforward Computation via Par
 4. Guesses decide only how many passes are needed.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
@@ -79,7 +77,7 @@ def draw_codes_jacobi(
     not finite.
     """
     steps = drawing.steps
-    graphs = execution.records(model.drawing_parts)
+    graphs = execution.uses_graphs(model.drawing_parts)
     with attention_kernels(execution.device), side_stream(execution.device, graphs) as stream:
         state = JacobiPass(model, drawing, execution)
         run = GraphedStep(state, stream)

@@ -7,8 +7,6 @@
 3. Graphs live no longer than the call: after it, a host may move the weights or change them.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress

@@ -1,7 +1,5 @@
 """From logits to a token: guidance, filters, and noise that is a pure function of (seed, position, code)."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from types import ModuleType

@@ -1,7 +1,5 @@
 """Answering: prompts of text and pictures -> text tokens, several prompts at once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
@@ -116,7 +114,7 @@ def answer_ids(
     """
     answers: list[list[int]] = [[] for _ in mask]
     open_rows = set(range(len(mask)))
-    graphs = execution.records(model.answering_parts)
+    graphs = execution.uses_graphs(model.answering_parts)
     with attention_kernels(execution.device), side_stream(execution.device, graphs) as stream:
         step = AnswerStep(model, embeds, mask, execution, new=max_new_tokens, seed=seed, sampling=sampling)
         run = GraphedStep(step, stream)

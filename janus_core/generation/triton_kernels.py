@@ -5,8 +5,6 @@ several. Sums are in float32 and results are rounded where PyTorch rounds them, 
 """
 
 # pyright: reportIndexIssue=false
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,1 +1,1 @@
-"""janus-mini, the embedded default: its world, its words, its first weights and its evaluation."""
+"""janus-mini, the embedded default: its world, its vocabulary, its first weights and its evaluation."""

@@ -1,4 +1,4 @@
-"""First weights of the code embedding and the image head, from the patch that each VQ code stands for.
+"""First weights of the code embedding and the image head, from the patch of each VQ code.
 
 With random weights the image head has to find out code by code that the codes of all red circles have something in
 common.

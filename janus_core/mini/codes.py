@@ -11,7 +11,7 @@ from .world import BACKGROUNDS, CELL, COLOURS, SHAPES, SIDE, SIZES, Scene, Thing
 Encode = Callable[[np.ndarray], Tensor]  # uint8 [N, H, W, 3] -> codes [N, h * w]
 CODE_SIDE = 16
 GRID, CELL_GRID = SIDE // CODE_SIDE, CELL // CODE_SIDE  # codes in a row of a picture, and of a cell
-BATCH = 16
+BATCH, CENTRE = 16, 4  # scenes encoded at once; the cell in the middle
 
 
 class WorldCodes:
@@ -24,11 +24,11 @@ class WorldCodes:
     def __init__(self, encode: Encode):
         self.encode = encode
         variants: list[tuple[str, ...]] = list(product(BACKGROUNDS, SHAPES, COLOURS, SIZES))
-        centre = 4
-        grids = self._encode([Scene(b, (Thing(s, c, z, centre),)) for b, s, c, z in variants])
-        self.cells = {variant: grid[self._cell(centre)] for variant, grid in zip(variants, grids, strict=True)}
-        empty = self._encode([Scene(b, ()) for b in BACKGROUNDS])
-        self.empty: dict[str, np.ndarray] = dict(zip(BACKGROUNDS, empty, strict=True))
+        grids = self._encode([Scene(b, (Thing(s, c, z, CENTRE),)) for b, s, c, z in variants])
+        self.cells = {variant: grid[self._cell(CENTRE)] for variant, grid in zip(variants, grids, strict=True)}
+        self.empty: dict[str, np.ndarray] = dict(
+            zip(BACKGROUNDS, self._encode([Scene(b, ()) for b in BACKGROUNDS]), strict=True)
+        )
 
     @staticmethod
     def _cell(cell: int) -> tuple[slice, slice]:
@@ -36,9 +36,8 @@ class WorldCodes:
         return slice(CELL_GRID * row, CELL_GRID * (row + 1)), slice(CELL_GRID * column, CELL_GRID * (column + 1))
 
     def _encode(self, scenes: list[Scene]) -> np.ndarray:
-        batches = [scenes[i : i + BATCH] for i in range(0, len(scenes), BATCH)]
-        codes = [self.encode(np.stack([render(scene) for scene in batch])).cpu().numpy() for batch in batches]
-        return np.concatenate(codes).reshape(-1, GRID, GRID)
+        pictures = (np.stack([render(s) for s in scenes[i : i + BATCH]]) for i in range(0, len(scenes), BATCH))
+        return np.concatenate([self.encode(batch).cpu().numpy() for batch in pictures]).reshape(-1, GRID, GRID)
 
     def of(self, scene: Scene) -> np.ndarray:
         """The scene's codes, [36]."""
@@ -48,5 +47,5 @@ class WorldCodes:
         return grid.reshape(-1)
 
     def agreement(self, scenes: list[Scene]) -> float:
-        """The share of codes that equal those of the whole picture encoded in one piece."""
+        """The share of codes that equal those of the picture encoded as a whole."""
         return float((self._encode(scenes).reshape(len(scenes), -1) == np.stack([self.of(s) for s in scenes])).mean())

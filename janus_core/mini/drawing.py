@@ -9,7 +9,7 @@ from ..pipeline import Janus
 from ..tokens import ImageTokens
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DrawingSettings:
     """How the evaluation draws: the pictures of a prompt, the first seed, and the settings of `Janus.generate`."""
 
@@ -21,15 +21,17 @@ class DrawingSettings:
 
     def draw(self, janus: Janus, prompt: str, index: int = 0) -> np.ndarray:
         """The pictures of a prompt, uint8 [pictures, H, W, 3]; each `index` has seeds of its own."""
-        tokens = janus.generate(
-            prompt,
-            self.pictures,
-            seed=self.seed + index * self.pictures,
-            cfg_weight=self.cfg_weight,
-            temperature=self.temperature,
-            top_p=self.top_p,
+        return decode(
+            janus,
+            janus.generate(
+                prompt,
+                self.pictures,
+                seed=self.seed + index * self.pictures,
+                cfg_weight=self.cfg_weight,
+                temperature=self.temperature,
+                top_p=self.top_p,
+            ),
         )
-        return decode(janus, tokens)
 
 
 def decode(janus: Janus, tokens: ImageTokens) -> np.ndarray:

@@ -57,9 +57,9 @@ def _words(wanted: Wanted) -> str:
     return f"{wanted.size or wanted.colour} {wanted.shape}"
 
 
-def choose_prompts(per_category: int, *, seed: int = 0) -> list[Prompt]:
-    """`per_category` prompts of each category (or all there are), half of them held out, chosen by `seed`."""
-    rng = np.random.default_rng(seed)
+def choose_prompts(per_category: int) -> list[Prompt]:
+    """`per_category` prompts of each category (or all there are), half of them held out: always the same."""
+    rng = np.random.default_rng(0)
     prompts, chosen = all_prompts(), []
     for category, held_out in product(CATEGORIES, (False, True)):
         fitting = [p for p in prompts if p.category == category and p.held_out == held_out]
@@ -71,8 +71,7 @@ def metadata_of(prompt: Prompt) -> dict:
     """The prompt as a line of GenEval's `evaluation_metadata.jsonl`."""
     include: list[dict] = []
     for thing in prompt.request.things:
-        entry = {"class": thing.shape, "count": 1}
-        entry |= {"color": thing.colour} if thing.colour else {}
+        entry = {"class": thing.shape, "count": 1} | ({"color": thing.colour} if thing.colour else {})
         if include and all(include[-1].get(key) == entry.get(key) for key in ("class", "color")):
             include[-1]["count"] += 1
         else:

@@ -1,7 +1,7 @@
 """`python -m janus_core eval`: how well a Janus draws and answers in the mini's world.
 
 Drawing is scored by GenEval's six categories, answers by exact match. Half of the prompts and questions of each kind
-are about combinations held out of training, in the same wording, so that composition can be told from memory.
+are about combinations held out of training, in the same wording, to tell composition from memorisation.
 """
 
 import argparse
@@ -10,20 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ..errors import InputError
-from ..pipeline import Janus, Pictures
+from ..pictures import from_uint8
+from ..pipeline import Janus, load
 from .drawing import DrawingSettings, decode
 from .eval_prompts import CATEGORIES, Prompt, choose_prompts, metadata_of
 from .geneval import draw_prompts, write_prompt
 from .judge import follows
-from .questions import QUESTION_KINDS, ask
+from .questions import QUESTION_CATEGORIES, ask
 from .request import Request
 from .sheet import contact_sheet
-from .world import Scene, render, sample_scene
+from .world import render, sample_scene
 
 SPLITS = {"all": (False, True), "seen": (False,), "held_out": (True,)}  # by whether a combination is held out
+BATCH = 16  # questions answered at once
 CFG_WEIGHTS = (1.0, 2.0, 3.0, 5.0, 7.0)
 
 
@@ -34,7 +35,7 @@ def draw(janus: Janus, prompts: list[Prompt], settings: DrawingSettings, *, fold
         drawn = settings.draw(janus, prompt.text, index)
         shares.append(float(np.mean([follows(picture, prompt.request) for picture in drawn])))
         if folder:
-            write_prompt(folder, index, metadata_of(prompt), drawn)
+            write_prompt(folder, index, metadata=metadata_of(prompt), pictures=drawn)
     return shares
 
 
@@ -59,36 +60,35 @@ def summarise(prompts: list[Prompt], shares: list[float]) -> dict:
     return table | {"mean": _mean_row(table)}
 
 
-def _picture(scene: Scene) -> torch.Tensor:
-    return torch.from_numpy(render(scene).astype(np.float32) / 255)
-
-
-def score_answers(janus: Janus, per_kind: int, *, seed: int = 0, batch: int = 16) -> dict:
-    """The share of exactly right answers by question kind; half of the pictures show a held-out combination."""
+def score_answers(janus: Janus, per_category: int) -> dict:
+    """The share of exactly right answers by category of question; half of the pictures show a held-out combination."""
     table = {}
-    for number, kind in enumerate(QUESTION_KINDS):
-        rng = np.random.default_rng([seed, number])
-        asked = [(*ask(kind, rng, held_out=bool(i % 2)), bool(i % 2)) for i in range(per_kind)]
+    for number, category in enumerate(QUESTION_CATEGORIES):
+        rng = np.random.default_rng([0, number])
+        asked = [(*ask(category, rng, held_out=bool(i % 2)), bool(i % 2)) for i in range(per_category)]
         scores: list[tuple[bool, float]] = []
-        for start in range(0, len(asked), batch):
-            part = asked[start : start + batch]
-            pictures: list[Pictures] = [[_picture(scene) for scene in scenes] for _, scenes, _ in part]
-            answers = janus.answer_batch([e.question_turns() for e, _, _ in part], pictures, max_new_tokens=32)
+        for start in range(0, len(asked), BATCH):
+            part = asked[start : start + BATCH]
+            answers = janus.answer_batch(
+                [exchange.question_turns() for exchange, _, _ in part],
+                [[from_uint8(render(scene)) for scene in scenes] for _, scenes, _ in part],
+                max_new_tokens=32,
+            )
             for (exchange, _, held_out), answer in zip(part, answers, strict=True):
                 scores.append((held_out, answer.strip() == exchange.answer))
-        table[kind] = _means(scores)
+        table[category] = _means(scores)
     return table | {"mean": _mean_row(table)}
 
 
-def score_reconstructions(janus: Janus, count: int, *, seed: int = 0) -> float:
+def score_reconstructions(janus: Janus, count: int) -> float:
     """The share of pictures that still show every object and the background after VQ encode and decode."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     right = 0
     for index in range(count):
         group_sizes = ((1,), (1, 1), (1, 1, 1), (1, 1, 1, 1), (3,), (4,))[index % 6]
         scene = sample_scene(rng, group_sizes, held_out=bool(index // 6 % 2))
-        drawn = decode(janus, janus.encode(_picture(scene)[None]))[0]
-        right += follows(drawn, Request(scene.things, background=scene.background))
+        reconstruction = decode(janus, janus.encode(from_uint8(render(scene))[None]))[0]
+        right += follows(reconstruction, Request(scene.things, background=scene.background))
     return right / count
 
 
@@ -110,8 +110,8 @@ def markdown(report: dict) -> str:
                 for row, v in table.items()
             ]
             lines.append("")
-    means = ", ".join(f"{weight}: {table['mean']['all']:.2f}" for weight, table in report["cfg"].items())
-    return "\n".join([*lines, f"Means by CFG weight: {means}."])
+    means = (f"{weight}: {table['mean']['all']:.2f}" for weight, table in report["cfg"].items())
+    return "\n".join([*lines, f"Means by CFG weight: {', '.join(means)}."])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -121,12 +121,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cfg", type=float, nargs="+", default=list(CFG_WEIGHTS), help="CFG weights to try")
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--top-p", type=float, default=1.0)
-    parser.add_argument("--answers", type=int, default=100, help="questions a kind, half of them held out; 0 = none")
+    parser.add_argument(
+        "--answers", type=int, default=100, help="questions a category, half of them held out; 0 = none"
+    )
     parser.add_argument("--reconstructions", type=int, default=300, help="pictures through the VQ tokenizer; 0 = none")
     parser.add_argument("--out", type=Path, help="folder for report.json and scores.md")
     parser.add_argument("--sheet", type=Path, help="draw a contact sheet at the best CFG weight into this file")
     parser.add_argument("--keep", action="store_true", help="keep the pictures there, in GenEval's layout")
     parser.add_argument("--geneval", type=Path, help="GenEval's evaluation_metadata.jsonl: only draw it into --out")
+    parser.set_defaults(run=lambda args: run(args, load(args.checkpoint, args.device, args.dtype)))
 
 
 def run(args: argparse.Namespace, janus: Janus) -> dict:
@@ -141,13 +144,20 @@ def run(args: argparse.Namespace, janus: Janus) -> dict:
     for option, value in (("--prompts", args.prompts), ("--answers", args.answers)):
         if value % 2 or value < 0:
             raise InputError(f"{option} is {value}: half of them are held out, so give an even number, or 0.")
-    settings = DrawingSettings(args.pictures, args.seed, args.cfg[0], args.temperature, args.top_p)
+    settings = DrawingSettings(
+        pictures=args.pictures, seed=args.seed, cfg_weight=args.cfg[0], temperature=args.temperature, top_p=args.top_p
+    )
     if args.geneval and out:
-        drawn = draw_prompts(janus, args.geneval, out, settings)
-        print(f"{drawn} prompts, {args.pictures} pictures each, at CFG weight {args.cfg[0]:g} in {out}")
-        return {"prompts": drawn}
-    report: dict = {"pictures_a_prompt": args.pictures, "temperature": args.temperature, "top_p": args.top_p}
-    report |= {"seed": args.seed, "cfg": {}}
+        count = draw_prompts(janus, args.geneval, folder=out, settings=settings)
+        print(f"{count} prompts, {args.pictures} pictures each, at CFG weight {args.cfg[0]:g} in {out}")
+        return {"prompts": count}
+    report: dict = {
+        "pictures_a_prompt": args.pictures,
+        "temperature": args.temperature,
+        "top_p": args.top_p,
+        "seed": args.seed,
+        "cfg": {},
+    }
     if args.reconstructions:
         report["reconstructions"] = score_reconstructions(janus, args.reconstructions)
         print(f"VQ reconstructions that pass the judge: {report['reconstructions']:.3f} of {args.reconstructions}")
@@ -168,6 +178,6 @@ def run(args: argparse.Namespace, janus: Janus) -> dict:
         (out / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         (out / "scores.md").write_text(markdown(report) + "\n", encoding="utf-8")
     if args.sheet:
-        best = replace(settings, cfg_weight=float(report.get("best_cfg", args.cfg[0])))
-        contact_sheet(janus, best, cfg_weights=args.cfg).save(args.sheet)
+        settings = replace(settings, cfg_weight=float(report.get("best_cfg", args.cfg[0])))
+        contact_sheet(janus, settings, cfg_weights=args.cfg).save(args.sheet)
     return report

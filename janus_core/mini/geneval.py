@@ -15,7 +15,7 @@ from ..pipeline import Janus
 from .drawing import DrawingSettings
 
 
-def write_prompt(folder: Path, index: int, metadata: dict, pictures: np.ndarray) -> None:
+def write_prompt(folder: Path, index: int, *, metadata: dict, pictures: np.ndarray) -> None:
     """Write one prompt's pictures, uint8 [N, H, W, 3]."""
     prompt_folder = folder / f"{index:05}"
     (prompt_folder / "samples").mkdir(parents=True, exist_ok=True)
@@ -25,7 +25,7 @@ def write_prompt(folder: Path, index: int, metadata: dict, pictures: np.ndarray)
     Image.fromarray(np.concatenate(list(pictures), axis=1)).save(prompt_folder / "grid.png")
 
 
-def draw_prompts(janus: Janus, prompts: Path, folder: Path, settings: DrawingSettings) -> int:
+def draw_prompts(janus: Janus, prompts: Path, *, folder: Path, settings: DrawingSettings) -> int:
     """Draw every prompt of an `evaluation_metadata.jsonl` and return their number.
 
     Raises InputError for a line that has no prompt.
@@ -35,5 +35,5 @@ def draw_prompts(janus: Janus, prompts: Path, folder: Path, settings: DrawingSet
         metadata = json.loads(line)
         if "prompt" not in metadata:
             raise InputError(f"{prompts} line {index + 1} has no prompt: give GenEval's evaluation_metadata.jsonl.")
-        write_prompt(folder, index, metadata, settings.draw(janus, metadata["prompt"], index))
+        write_prompt(folder, index, metadata=metadata, pictures=settings.draw(janus, metadata["prompt"], index))
     return len(lines)

@@ -1,7 +1,7 @@
 """The pixel judge: reads a picture of the mini's world by colour, blobs and outlines, without any model.
 
 Pixels of high saturation are the foreground. They are joined into blobs, and each blob's outline is compared with the
-five shapes drawn at the blob's own size. A picture follows its prompt if it shows exactly the objects asked for, each
+five shapes drawn at the blob's own size. A picture follows its prompt if it shows exactly the requested objects, each
 as described and in the relation named. An extra object is as wrong as a missing one.
 """
 
@@ -22,7 +22,7 @@ MAX_BACKGROUND_ERROR = 30  # mean absolute difference, of 255
 
 
 @dataclass(frozen=True)
-class Seen:
+class Detection:
     """An object found in a picture; shape or colour is None if it matches none of the world's. `centre` is (x, y) in px."""
 
     shape: str | None
@@ -32,12 +32,11 @@ class Seen:
     centre: tuple[float, float]
 
 
-def read(picture: np.ndarray) -> tuple[str | None, list[Seen]]:
+def read(picture: np.ndarray) -> tuple[str | None, list[Detection]]:
     """The background (None if it matches none) and the objects of a picture, uint8 [SIDE, SIDE, 3]."""
     pixels = picture.astype(np.float32)
     foreground = pixels.max(2) - pixels.min(2) > MIN_SATURATION
-    palette = np.array(list(COLOURS.values()), np.float32)
-    nearest = ((pixels[..., None, :] - palette) ** 2).sum(-1).argmin(-1)
+    nearest = ((pixels[..., None, :] - np.array(list(COLOURS.values()), np.float32)) ** 2).sum(-1).argmin(-1)
     blobs = np.zeros(foreground.shape, np.int32)
     ndimage.label(foreground, output=blobs)
     seen = []
@@ -48,7 +47,7 @@ def read(picture: np.ndarray) -> tuple[str | None, list[Seen]]:
     return _read_background(pixels, ~np.asarray(ndimage.binary_dilation(foreground, iterations=2), bool)), seen
 
 
-def _read_blob(mask: np.ndarray, colours: np.ndarray, where: tuple[slice, slice]) -> Seen:
+def _read_blob(mask: np.ndarray, colours: np.ndarray, where: tuple[slice, slice]) -> Detection:
     votes = np.bincount(colours, minlength=len(COLOURS))
     colour = tuple(COLOURS)[votes.argmax()] if votes.max() >= MIN_COLOUR_SHARE * votes.sum() else None
     height, width = mask.shape
@@ -56,12 +55,18 @@ def _read_blob(mask: np.ndarray, colours: np.ndarray, where: tuple[slice, slice]
     square = np.zeros((side, side), bool)
     top, left = (side - height) // 2, (side - width) // 2
     square[top : top + height, left : left + width] = mask
-    outlines = [_outline(shape, side) for shape in SHAPES]
-    overlaps = [(square & outline).sum() / (square | outline).sum() for outline in outlines]
+    overlaps = [
+        (square & outline).sum() / (square | outline).sum() for outline in (_outline(shape, side) for shape in SHAPES)
+    ]
     shape = SHAPES[int(np.argmax(overlaps))] if max(overlaps) >= MIN_OVERLAP else None
     centre = (where[1].start + width / 2, where[0].start + height / 2)
-    size = "small" if side < sum(SIZES.values()) / 2 else "large"
-    return Seen(shape, colour, size, int(centre[1] // CELL) * 3 + int(centre[0] // CELL), centre)
+    return Detection(
+        shape=shape,
+        colour=colour,
+        size="small" if side < sum(SIZES.values()) / 2 else "large",
+        cell=int(centre[1] // CELL) * 3 + int(centre[0] // CELL),
+        centre=centre,
+    )
 
 
 def _outline(shape: str, side: int) -> np.ndarray:
@@ -69,9 +74,7 @@ def _outline(shape: str, side: int) -> np.ndarray:
     mask = coverage(shape, side) > 0.4
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     inner = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    y = (np.arange(side) + 0.5) * inner.shape[0] / side
-    x = (np.arange(side) + 0.5) * inner.shape[1] / side
-    return inner[np.ix_(y.astype(int), x.astype(int))]
+    return inner[np.ix_(*(((np.arange(side) + 0.5) * length / side).astype(int) for length in inner.shape))]
 
 
 def _read_background(pixels: np.ndarray, visible: np.ndarray) -> str | None:
@@ -93,12 +96,8 @@ def follows(picture: np.ndarray, request: Request) -> bool:
     )
 
 
-def _fits(wanted: Wanted | Thing, seen: Seen) -> bool:
-    if seen.shape is None or seen.colour is None:
-        return False
-    pairs = zip(
-        (wanted.shape, wanted.colour, wanted.size, wanted.cell),
-        (seen.shape, seen.colour, seen.size, seen.cell),
-        strict=True,
+def _fits(wanted: Wanted | Thing, found: Detection) -> bool:
+    """Whether an object is recognised, and has each property that is asked for."""
+    return None not in (found.shape, found.colour) and all(
+        getattr(wanted, name) in (None, getattr(found, name)) for name in ("shape", "colour", "size", "cell")
     )
-    return all(asked is None or asked == found for asked, found in pairs)

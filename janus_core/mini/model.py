@@ -20,7 +20,7 @@ CODES, CODE_WIDTH = 1024, 32
 
 
 def mini_config(vocabulary: int) -> dict:
-    """janus-mini's `config.json`; DeepSeek's dialect has no names for its sizes, so they are listed."""
+    """janus-mini's `config.json`; DeepSeek's layout has no names for its sizes, so they are listed."""
     return deepseek_config(
         image_size=SIDE,
         vision_name="siglip_mini_patch16_96",

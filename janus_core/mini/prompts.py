@@ -1,4 +1,7 @@
-"""Drawing prompts: a scene in words, with what a picture must show to follow them."""
+"""Drawing prompts: a scene's description, with what a picture must show to follow it."""
+
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -10,28 +13,29 @@ FORWARD_RELATIONS, BACKWARD_RELATIONS = ("left of", "above"), ("right of", "belo
 PHOTO_OPENINGS = ("a photo of", "a picture of", "an image of")
 OPENINGS = (*PHOTO_OPENINGS, "draw", "please draw", "show me")
 AT_PLACE = ("in the", "at the")
+Option = TypeVar("Option")
 
 
-def pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
+def pick(rng: np.random.Generator, options: Sequence[Option]) -> Option:
     """One of the options, each equally likely."""
     return options[int(rng.integers(len(options)))]
 
 
 def plural(noun: str) -> str:
+    """The plural of a noun, or of a phrase that ends with one."""
     return f"{noun}es" if noun.endswith("s") else f"{noun}s"
 
 
 def noun_phrase(thing: Thing | Wanted, *, count: int = 1, size_word: str | None = None) -> str:
-    """ "a small red circle", or "three red circles"; `size_word` replaces the size's own word."""
-    words = [size_word or thing.size, thing.colour, thing.shape]
-    text = " ".join(word for word in words if word)
+    """Name objects, as in "a small red circle" or "three red circles"; `size_word` replaces the size's own word."""
+    text = " ".join(word for word in (size_word or thing.size, thing.colour, thing.shape) if word)
     if count > 1:
         return f"{NUMBERS[count]} {plural(text)}"
     return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
 
 
 def join_phrases(parts: list[str]) -> str:
-    """ "a, b and c"."""
+    """Join phrases as in "a, b and c"."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
@@ -109,7 +113,7 @@ def drawing_prompt(scene: Scene, rng: np.random.Generator, *, simple: bool = Fal
 
 
 def describe_scene(scene: Scene, rng: np.random.Generator) -> str:
-    """The whole scene in words, its objects in any order: enough to answer every question about it."""
+    """The whole scene as text, its objects in any order: enough to answer every question about it."""
     parts = []
     for index in rng.permutation(len(scene.things)):
         thing = scene.things[index]

@@ -27,8 +27,7 @@ class Exchange:
 
     def question_turns(self) -> list[Turn]:
         """The conversation up to the question."""
-        earlier = self.earlier.turns() if self.earlier else []
-        return [*earlier, {"role": "user", "content": self.question}]
+        return [*(self.earlier.turns() if self.earlier else []), {"role": "user", "content": self.question}]
 
     def turns(self) -> list[Turn]:
         """The conversation with the answer."""
@@ -39,10 +38,10 @@ def _name(look: tuple[str, str], count: int = 1) -> str:
     return noun_phrase(Wanted(*look), count=count)
 
 
-def _unique_thing(scene: Scene, rng: np.random.Generator) -> Thing:
-    """An object whose shape and colour no other has."""
-    looks = [thing.look for thing in scene.things]
-    return scene.things[int(rng.choice([i for i, look in enumerate(looks) if looks.count(look) == 1]))]
+def _unique_thing(scene: Scene, rng: np.random.Generator, attribute: str = "look") -> Thing:
+    """An object whose look (shape and colour), or shape, no other has."""
+    values = [getattr(thing, attribute) for thing in scene.things]
+    return scene.things[int(rng.choice([i for i, value in enumerate(values) if values.count(value) == 1]))]
 
 
 def _unique_name(scene: Scene, thing: Thing, rng: np.random.Generator) -> str:
@@ -53,15 +52,14 @@ def _unique_name(scene: Scene, thing: Thing, rng: np.random.Generator) -> str:
 
 def _what(scene: Scene, rng: np.random.Generator) -> Exchange:
     if len(scene.things) == 1 and rng.random() < 0.5:
-        question = pick(rng, ("what is this?", "what is in the picture?", "what do you see?", "what is in this image?"))
-        return Exchange(question, _name(scene.things[0].look))
-    thing = scene.things[int(rng.integers(len(scene.things)))]
+        questions = ("what is this?", "what is in the picture?", "what do you see?", "what is in this image?")
+        return Exchange(pick(rng, questions), _name(scene.things[0].look))
+    thing = pick(rng, scene.things)
     return Exchange(f"what is {pick(rng, AT_PLACE)} {PLACES[thing.cell]}?", _name(thing.look))
 
 
 def _colour(scene: Scene, rng: np.random.Generator) -> Exchange:
-    shapes = [t.shape for t in scene.things]
-    thing = scene.things[int(rng.choice([i for i, s in enumerate(shapes) if shapes.count(s) == 1]))]
+    thing = _unique_thing(scene, rng, "shape")
     word = pick(rng, COLOUR_WORDS)
     return Exchange(
         pick(rng, (f"what {word} is the {thing.shape}?", f"which {word} does the {thing.shape} have?")), thing.colour
@@ -73,7 +71,7 @@ def _count(scene: Scene, rng: np.random.Generator) -> Exchange:
         noun = pick(rng, ("objects", "shapes"))
         count = len(scene.things)
     else:
-        thing = scene.things[int(rng.integers(len(scene.things)))]
+        thing = pick(rng, scene.things)
         shape = thing.shape if rng.random() < 0.85 else pick(rng, SHAPES)
         noun = plural(shape)
         count = [t.shape for t in scene.things].count(shape)
@@ -92,7 +90,7 @@ def _size(scene: Scene, rng: np.random.Generator) -> Exchange:
 
 def _yes_no(scene: Scene, rng: np.random.Generator) -> Exchange:
     looks = {thing.look for thing in scene.things}
-    shape, colour = sorted(looks)[int(rng.integers(len(looks)))]
+    shape, colour = pick(rng, sorted(looks))
     if rng.random() < 0.5:
         while (shape, colour) in looks:
             if rng.random() < 0.5:
@@ -100,8 +98,8 @@ def _yes_no(scene: Scene, rng: np.random.Generator) -> Exchange:
             else:
                 colour = pick(rng, tuple(COLOURS))
     asked = _name((shape, colour))
-    question = pick(rng, (f"is there {asked}?", f"do you see {asked}?", f"is there {asked} in the picture?"))
-    return Exchange(question, "yes" if (shape, colour) in looks else "no")
+    questions = (f"is there {asked}?", f"do you see {asked}?", f"is there {asked} in the picture?")
+    return Exchange(pick(rng, questions), "yes" if (shape, colour) in looks else "no")
 
 
 def _background(scene: Scene, rng: np.random.Generator) -> Exchange:
@@ -110,8 +108,8 @@ def _background(scene: Scene, rng: np.random.Generator) -> Exchange:
 
 def _describe(scene: Scene, rng: np.random.Generator) -> Exchange:
     words = ("describe the picture", "describe this image", "describe the image in detail", "describe the objects")
-    counts = Counter(thing.look for thing in scene.things)
-    return Exchange(pick(rng, words), join_phrases([_name(look, count) for look, count in counts.items()]))
+    names = [_name(look, count) for look, count in Counter(thing.look for thing in scene.things).items()]
+    return Exchange(pick(rng, words), join_phrases(names))
 
 
 def _follow_up(scene: Scene, rng: np.random.Generator) -> Exchange:
@@ -119,8 +117,8 @@ def _follow_up(scene: Scene, rng: np.random.Generator) -> Exchange:
     name, place = _name(thing.look), PLACES[thing.cell]
     if rng.random() < 0.5:
         return Exchange("where is it?", place, earlier=Exchange(f"is there {name}?", "yes"))
-    earlier = Exchange(f"what is in the {place}?", name)
-    return Exchange(pick(rng, ("how big is it?", "what size is it?")), thing.size, earlier)
+    question = pick(rng, ("how big is it?", "what size is it?"))
+    return Exchange(question, thing.size, earlier=Exchange(f"what is in the {place}?", name))
 
 
 ABOUT_ONE_PICTURE: dict[str, Callable[[Scene, np.random.Generator], Exchange]] = {
@@ -134,32 +132,31 @@ ABOUT_ONE_PICTURE: dict[str, Callable[[Scene, np.random.Generator], Exchange]] =
     "describe": _describe,
     "follow_up": _follow_up,
 }
-QUESTION_KINDS = (*ABOUT_ONE_PICTURE, "two_pictures")
+QUESTION_CATEGORIES = (*ABOUT_ONE_PICTURE, "two_pictures")
 
 
-def has_one_answer(kind: str, scene: Scene) -> bool:
-    """Whether a question of this kind has exactly one answer in the scene."""
-    if kind == "colour":
+def has_one_answer(category: str, scene: Scene) -> bool:
+    """Whether a question of this category has exactly one answer in the scene."""
+    if category == "colour":
         return 1 in Counter(thing.shape for thing in scene.things).values()
-    if kind in ("where", "size", "follow_up"):
+    if category in ("where", "size", "follow_up"):
         return 1 in Counter(thing.look for thing in scene.things).values()
     return True
 
 
 def ask(
-    kind: str, rng: np.random.Generator, *, held_out: bool = False, simple: bool = False
+    category: str, rng: np.random.Generator, *, held_out: bool = False, simple: bool = False
 ) -> tuple[Exchange, tuple[Scene, ...]]:
-    """A question of one of QUESTION_KINDS, with the one or two scenes it is about."""
+    """A question of one of QUESTION_CATEGORIES, with the one or two scenes it is about."""
     while True:
-        group_sizes = (1,) if kind == "what" and rng.random() < 0.3 else sample_group_sizes(rng, simple=simple)
-        scene = sample_scene(rng, group_sizes, held_out=held_out)
-        if kind == "two_pictures":
+        alone = category == "what" and rng.random() < 0.3
+        scene = sample_scene(rng, (1,) if alone else sample_group_sizes(rng, simple=simple), held_out=held_out)
+        if category == "two_pictures":
             other = sample_scene(rng, sample_group_sizes(rng, simple=simple))
-            exchange = which_picture((scene, other), rng)
-            if exchange:
+            if exchange := which_picture((scene, other), rng):
                 return exchange, (scene, other)
-        elif has_one_answer(kind, scene):
-            return ABOUT_ONE_PICTURE[kind](scene, rng), (scene,)
+        elif has_one_answer(category, scene):
+            return ABOUT_ONE_PICTURE[category](scene, rng), (scene,)
 
 
 def _looks_in_one_only(scenes: tuple[Scene, ...]) -> tuple[list[tuple[str, str]], ...]:
@@ -174,7 +171,7 @@ def which_picture(scenes: tuple[Scene, ...], rng: np.random.Generator) -> Exchan
     only = _looks_in_one_only(scenes)[answer]
     if not only:
         return None
-    asked = _name(only[int(rng.integers(len(only)))])
+    asked = _name(pick(rng, only))
     return Exchange(f"which {pick(rng, PICTURE_WORDS)} has {asked}?", f"the {ORDINALS[answer]}")
 
 
@@ -185,39 +182,38 @@ def survey(scene: Scene, rng: np.random.Generator) -> Exchange:
     colours = [f"the {t.shape} is {t.colour}" for t in things if shapes.count(t.shape) == 1]
     if colours and rng.random() < 0.5:
         return Exchange("what color are the shapes?", join_phrases(colours))
-    places = [f"{_name(t.look)} in the {PLACES[t.cell]}" for t in things]
-    return Exchange("where are the objects?", join_phrases(places))
+    return Exchange(
+        "where are the objects?", join_phrases([f"{_name(t.look)} in the {PLACES[t.cell]}" for t in things])
+    )
 
 
 def survey_of_two(scenes: tuple[Scene, ...], rng: np.random.Generator) -> Exchange | None:
     """Which of two pictures shows each of their objects, in any order; None where both show the same."""
-    only = [
-        (look, ordinal) for ordinal, looks in zip(ORDINALS, _looks_in_one_only(scenes), strict=True) for look in looks
+    phrases = [
+        f"{_name(look)} in the {ordinal}"
+        for ordinal, looks in zip(ORDINALS, _looks_in_one_only(scenes), strict=True)
+        for look in looks
     ]
-    found = [only[i] for i in rng.permutation(len(only))]
-    if not found:
-        return None
-    answer = join_phrases([f"{_name(look)} in the {ordinal}" for look, ordinal in found])
-    return Exchange("which picture are the objects in?", answer)
+    answer = [phrases[i] for i in rng.permutation(len(phrases))]
+    return Exchange("which picture are the objects in?", join_phrases(answer)) if answer else None
 
 
 def describe_one_of_two(scenes: tuple[Scene, ...], rng: np.random.Generator) -> Exchange:
     """What one of two pictures shows."""
-    which = int(rng.integers(2))
-    question = f"describe the {ORDINALS[which]} {pick(rng, PICTURE_WORDS)}"
-    return Exchange(question, _describe(scenes[which], rng).answer)
+    ordinal, scene = pick(rng, tuple(zip(ORDINALS, scenes, strict=True)))
+    return Exchange(f"describe the {ordinal} {pick(rng, PICTURE_WORDS)}", _describe(scene, rng).answer)
 
 
-def pick_kind(rng: np.random.Generator, weights: dict[str, float]) -> str:
-    """One of the kinds, with these weights."""
+def pick_category(rng: np.random.Generator, weights: dict[str, float]) -> str:
+    """One of the categories, with these weights."""
     shares = np.array(list(weights.values()))
     return list(weights)[int(rng.choice(len(weights), p=shares / shares.sum()))]
 
 
 def ask_again(scenes: tuple[Scene, ...], rng: np.random.Generator, weights: dict[str, float]) -> Exchange:
-    """One more question about the scenes; `weights` are of kinds in ABOUT_ONE_PICTURE."""
+    """One more question about the scenes; `weights` are of categories in ABOUT_ONE_PICTURE."""
     while True:
-        kind = pick_kind(rng, weights)
+        category = pick_category(rng, weights)
         if len(scenes) == 2:
             form = rng.random()
             if form < SURVEY_SHARE:
@@ -228,8 +224,8 @@ def ask_again(scenes: tuple[Scene, ...], rng: np.random.Generator, weights: dict
                 return exchange
         elif rng.random() < SURVEY_SHARE:
             return survey(scenes[0], rng)
-        elif kind != "follow_up" and has_one_answer(kind, scenes[0]):
-            return ABOUT_ONE_PICTURE[kind](scenes[0], rng)
+        elif category != "follow_up" and has_one_answer(category, scenes[0]):
+            return ABOUT_ONE_PICTURE[category](scenes[0], rng)
 
 
 def plain_text(rng: np.random.Generator) -> Exchange:
@@ -246,7 +242,7 @@ def plain_text(rng: np.random.Generator) -> Exchange:
     if form == 2:
         return Exchange(f"what {pick(rng, COLOUR_WORDS)} is {_name((shape, colour))}?", colour)
     if form == 3:
-        word, answer = ((shape, "a shape"), (colour, "a color"), (size, "a size"))[int(rng.integers(3))]
+        word, answer = pick(rng, ((shape, "a shape"), (colour, "a color"), (size, "a size")))
         return Exchange(f"what is {word}?", answer)
     thing = pick(rng, (*SHAPES, *COLOURS, *SIZES, *BACKGROUNDS))
     return Exchange(f"is {thing} a shape?", "yes" if thing in SHAPES else "no")

@@ -27,5 +27,4 @@ class Request:
 def relation_holds(relation: str, a: tuple[float, float], b: tuple[float, float]) -> bool:
     """Whether centre `a` (x, y) is "left of", "right of", "above" or "below" centre `b`, by half a cell or more."""
     right, down = a[0] - b[0], a[1] - b[1]
-    distance = {"left of": -right, "right of": right, "above": -down, "below": down}[relation]
-    return distance >= CELL / 2
+    return {"left of": -right, "right of": right, "above": -down, "below": down}[relation] >= CELL / 2

@@ -6,17 +6,22 @@ from ..processing import Processor, Turn
 from ..training.samples import Sample, Source, answered
 from .codes import WorldCodes
 from .prompts import describe_scene, drawing_prompt
-from .questions import ABOUT_ONE_PICTURE, QUESTION_KINDS, ask, ask_again, pick_kind, plain_text
+from .questions import ABOUT_ONE_PICTURE, QUESTION_CATEGORIES, ask, ask_again, pick_category, plain_text
 from .world import render, sample_group_sizes, sample_scene
 
 EXTRA_QUESTIONS = 4  # about the same pictures, after the first: encoding a picture costs more than a question
-# The weights of the question kinds in the first part of a run. They are look-ups of one property of one object; by
-# place and in one of two pictures are the hardest.
+# The weights of the categories of questions in the first part of a run. They are look-ups of one property of one object;
+# by place and in one of two pictures are the hardest.
 EARLY_QUESTIONS = {"what": 1.0, "colour": 1.0, "where": 3.0, "size": 1.0, "background": 1.0, "two_pictures": 3.0}
 # The weights from then on. Questions that need several look-ups come most often.
-QUESTIONS = dict.fromkeys(QUESTION_KINDS, 1.0)
-QUESTIONS |= {"what": 2.0, "colour": 2.0, "count": 2.0, "where": 2.0, "describe": 3.0}
-PLAIN_TEXT_SHARE = 0.1  # of the text samples; the others are about a scene described in words
+QUESTIONS = dict.fromkeys(QUESTION_CATEGORIES, 1.0) | {
+    "what": 2.0,
+    "colour": 2.0,
+    "count": 2.0,
+    "where": 2.0,
+    "describe": 3.0,
+}
+PLAIN_TEXT_SHARE = 0.1  # of the text samples; the others are about a scene's description
 MIN_SIMPLE_SHARE = 0.2  # of simple scenes, to the end of the run
 
 
@@ -33,14 +38,14 @@ def world_sources(processor: Processor, codes: WorldCodes, *, simple_samples: in
     def is_simple(rng: np.random.Generator, index: int) -> bool:
         return rng.random() < max(early_share(index), MIN_SIMPLE_SHARE)
 
-    def kinds(rng: np.random.Generator, index: int) -> tuple[dict[str, float], dict[str, float]]:
+    def weights_of(rng: np.random.Generator, index: int) -> tuple[dict[str, float], dict[str, float]]:
         """The weights of a first question, and those of the questions after it."""
         weights = EARLY_QUESTIONS if rng.random() < early_share(index) else QUESTIONS
-        return weights, {kind: weight for kind, weight in weights.items() if kind in ABOUT_ONE_PICTURE}
+        return weights, {name: weight for name, weight in weights.items() if name in ABOUT_ONE_PICTURE}
 
     def understanding(rng: np.random.Generator, index: int) -> Sample:
-        first, later = kinds(rng, index)
-        exchange, scenes = ask(pick_kind(rng, first), rng, simple=is_simple(rng, index))
+        first, later = weights_of(rng, index)
+        exchange, scenes = ask(pick_category(rng, first), rng, simple=is_simple(rng, index))
         turns = exchange.turns()
         for _ in range(EXTRA_QUESTIONS):
             turns += ask_again(scenes, rng, later).turns()
@@ -50,7 +55,7 @@ def world_sources(processor: Processor, codes: WorldCodes, *, simple_samples: in
         if rng.random() < PLAIN_TEXT_SHARE:
             return answered(processor, plain_text(rng).turns())
         scene = sample_scene(rng, sample_group_sizes(rng))
-        _, weights = kinds(rng, index)
+        _, weights = weights_of(rng, index)
         turns: list[Turn] = []
         for _ in range(1 + EXTRA_QUESTIONS):
             turns += ask_again((scene,), rng, weights).turns()

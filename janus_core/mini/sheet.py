@@ -31,8 +31,7 @@ def contact_sheet(janus: Janus, settings: DrawingSettings, *, cfg_weights: list[
     swept = [replace(first, cfg_weight=weight).draw(janus, SWEPT)[0] for weight in cfg_weights]
     rows.append((f"{SWEPT}\nseed 0, CFG weight {', '.join(f'{w:g}' for w in cfg_weights)}", swept))
     step = rows[0][1][0].shape[1] + GAP
-    columns = max(SEEDS, len(cfg_weights))
-    sheet = Image.new("RGB", (LABEL_WIDTH + columns * step, len(rows) * step + GAP), "white")
+    sheet = Image.new("RGB", (LABEL_WIDTH + max(SEEDS, len(cfg_weights)) * step, len(rows) * step + GAP), "white")
     pen = ImageDraw.Draw(sheet)
     for line, (text, pictures) in enumerate(rows):
         top = GAP + line * step

@@ -34,7 +34,7 @@ PROPERTIES: dict[str, tuple[str | None, ...]] = {
 
 @dataclass(frozen=True)
 class SigLIPRecipe:
-    """How SigLIP is trained. `warm_up` is in steps; the rate falls to 0 over the second half."""
+    """How SigLIP is trained. `warm_up` is in steps; the learning rate falls to 0 over the second half."""
 
     steps: int = 600
     batch: int = 32
@@ -53,12 +53,7 @@ def labels_of(scene: Scene) -> np.ndarray:
 
 
 def train_siglip(
-    config: VisionConfig,
-    settings: dict[str, Any],
-    folder: Path,
-    *,
-    device: str,
-    start: VisionModel | None,
+    config: VisionConfig, settings: dict[str, Any], *, folder: Path, device: str, start: VisionModel | None
 ) -> VisionModel:
     """Train an encoder for the mini's world, a new one or `start`; `settings` are changes to SigLIPRecipe.
 
@@ -73,22 +68,26 @@ def train_siglip(
         nn.init.normal_(model.vision_tower.pos_embed, std=0.2)
     sizes = [len(classes) for classes in PROPERTIES.values()]
     classifier = nn.Linear(config.width, sum(sizes)).to(device)
-    trained = [*model.parameters(), *classifier.parameters()]
-    optimizer = torch.optim.AdamW(trained, betas=ADAM_BETAS, weight_decay=0.0)
+    optimizer = torch.optim.AdamW([*model.parameters(), *classifier.parameters()], betas=ADAM_BETAS, weight_decay=0.0)
     log = RunLog(folder, "siglip", ("loss", *PROPERTIES))
     for step in range(1, recipe.steps + 1):
         scenes = [sample_mixed_scene(rng, crowded=0.3) for _ in range(recipe.batch)]
         pixels = to_pixels(np.stack([render(scene) for scene in scenes])).to(device)
         labels = torch.from_numpy(np.stack([labels_of(scene) for scene in scenes])).to(device)  # [batch, 5, 36]
         logits = classifier(model(pixels)).split(sizes, dim=-1)  # 5 of [batch, 36, classes]
-        losses = [F.cross_entropy(part.flatten(0, 1), labels[:, i].flatten()) for i, part in enumerate(logits)]
-        loss: Tensor = torch.stack(losses).sum()
+        loss: Tensor = torch.stack(
+            [F.cross_entropy(part.flatten(0, 1), labels[:, i].flatten()) for i, part in enumerate(logits)]
+        ).sum()
         loss.backward()
-        rate = learning_rate_at(step - 1, recipe.learning_rate, recipe.warm_up, recipe.steps, decay=0.5)
+        rate = learning_rate_at(
+            step - 1, peak=recipe.learning_rate, warm_up=recipe.warm_up, steps=recipe.steps, decay=0.5
+        )
         optimizer_step(optimizer, rate)
         if step % 50 == 0:
-            named = zip(PROPERTIES, logits, labels.unbind(1), strict=True)
-            right = {name: (part.argmax(-1) == label).float().mean().item() for name, part, label in named}
+            right = {
+                name: (part.argmax(-1) == label).float().mean().item()
+                for name, part, label in zip(PROPERTIES, logits, labels.unbind(1), strict=True)
+            }
             log.report(step, recipe.steps, {"loss": loss.item()} | right)
     log.draw()
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "siglip.safetensors")

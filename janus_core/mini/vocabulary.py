@@ -29,16 +29,17 @@ OTHER_WORDS = """
 
 def all_words() -> list[str]:
     """Every word of the world's prompts, questions and answers, sorted."""
-    phrases = [OTHER_WORDS, *(plural(shape) for shape in SHAPES), *chain.from_iterable(TABLES)]
+    phrases = (OTHER_WORDS, *map(plural, SHAPES), *chain.from_iterable(TABLES))
     return sorted({word for phrase in phrases for word in phrase.split()})
 
 
 def build_tokenizer() -> Tokenizer:
     """Lower case, punctuation other than the comma dropped; a word outside the vocabulary becomes `<unk>`."""
-    words = [*SPECIAL, SYSTEM_PROMPT, *all_words()]
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=UNKNOWN))
-    strip = normalizers.Replace(Regex(r"[.:;!?\"'()]"), " ")
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), strip])
+    ids = {word: i for i, word in enumerate((*SPECIAL, SYSTEM_PROMPT, *all_words()))}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Lowercase(), normalizers.Replace(Regex(r"[.:;!?\"'()]"), " ")]
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)
     tokenizer.add_special_tokens([AddedToken(word, normalized=False) for word in (*SPECIAL, SYSTEM_PROMPT)])

@@ -1,10 +1,8 @@
 """PyTorch's private CPU kernels for Linear layers, in one place. They were run with torch 2.13.
 
-Each is tried once on small tensors. One that is missing or computes something else is not used: callers ask `works`
-first and otherwise take the plain layer, and one line in the log says so.
+Each is probed once on small tensors. One that is missing or computes something else is not used: callers ask
+`is_usable` first and otherwise take the plain layer, and one line in the log says so.
 """
-
-from __future__ import annotations
 
 import logging
 from collections.abc import Callable
@@ -15,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Zero in unsigned 8 bits, and a half so that cutting off the fraction rounds.
-MIDDLE = torch.tensor(128.5)
+# The zero point 128, plus 0.5 so that truncation rounds to nearest.
+ZERO_POINT_AND_HALF = torch.tensor(128.5)
 # Relative error at which a kernel counts as wrong, well above its rounding to bfloat16 or 8 bits.
 TOLERANCE = 0.05
 
@@ -46,7 +44,7 @@ def pack_int8(weight: Tensor, rows: int) -> Tensor:
     return torch.ops.onednn.qlinear_prepack(weight, [rows, weight.shape[1]])
 
 
-def packed_int8_linear(packed: Tensor, scale: Tensor, zeros: Tensor, x: Tensor) -> Tensor:
+def packed_int8_linear(packed: Tensor, x: Tensor, *, scale: Tensor, zeros: Tensor) -> Tensor:
     """x [rows, in] times a weight from `pack_int8`, float32 [rows, out]; x is rounded to 8 bits, row by row.
 
     1. The kernel takes unsigned inputs with one zero point, so each row is scaled to -127..127 and moved up by 128.
@@ -55,7 +53,7 @@ def packed_int8_linear(packed: Tensor, scale: Tensor, zeros: Tensor, x: Tensor) 
     """
     x = x.float()
     largest = x.abs().amax(dim=-1, keepdim=True).clamp_(min=1e-12)
-    small = torch.add(MIDDLE, x / largest, alpha=127).to(torch.uint8)
+    small = torch.add(ZERO_POINT_AND_HALF, x / largest, alpha=127).to(torch.uint8)
     y = torch.ops.onednn.qlinear_pointwise(
         small, 1.0, 128, packed, scale, zeros, None, 1.0, 0, torch.float32, "none", [], ""
     )
@@ -68,12 +66,12 @@ def int8_linear(x: Tensor, weight: Tensor) -> Tensor:
     return torch.ops.aten._weight_int8pack_mm(x.contiguous(), weight, torch.ones(len(weight), dtype=x.dtype))
 
 
-def multiplies_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 fast."""
-    return works("fast bfloat16")
+def cpu_compute_dtype() -> torch.dtype:
+    """The smallest dtype that this CPU computes fast in: bfloat16 if it has instructions for it, else float32."""
+    return torch.bfloat16 if is_usable("fast bfloat16") else torch.float32
 
 
-def _noise(*shape: int) -> Tensor:
+def _test_values(*shape: int) -> Tensor:
     return torch.linspace(-1, 1, shape[0] * shape[1]).view(shape).sin_().mul_(3).cos_()
 
 
@@ -87,12 +85,12 @@ def _vnni() -> bool:  # without it the products of 8 bits saturate
 
 def _packed_int8(x: Tensor, weight: Tensor) -> Tensor:
     scale, zeros = torch.full((len(weight),), 1 / 127), torch.zeros(len(weight), dtype=torch.int64)
-    return packed_int8_linear(pack_int8(weight, len(x)), scale, zeros, x)
+    return packed_int8_linear(pack_int8(weight, len(x)), x, scale=scale, zeros=zeros)
 
 
 @dataclass(frozen=True)
-class Trial:
-    """`multiply(x, weight)` is tried on `rows` rows where the CPU has what it takes."""
+class Probe:
+    """`multiply(x, weight)` is tried on `rows` rows if `available`."""
 
     available: Callable[[], bool]
     multiply: Callable[[Tensor, Tensor], Tensor] = lambda x, weight: x.float() @ weight.float().T
@@ -105,31 +103,31 @@ def _packed(x: Tensor, weight: Tensor) -> Tensor:
 
 
 BF16, INT8 = torch.bfloat16, torch.int8
-TRIALS = {
-    "fast bfloat16": Trial(_fast_bfloat16),
-    "one row of bfloat16": Trial(_fast_bfloat16, lambda x, weight: one_row(x, weight), (BF16, BF16), rows=1),
-    "packed float32": Trial(torch.backends.mkldnn.is_available, _packed),
-    "packed bfloat16": Trial(_fast_bfloat16, _packed, (BF16, BF16)),
-    "packed int8": Trial(_vnni, _packed_int8, (torch.float32, INT8)),
-    "int8": Trial(lambda: True, lambda x, weight: int8_linear(x, weight), (BF16, INT8), rows=2),
+PROBES = {
+    "fast bfloat16": Probe(_fast_bfloat16),
+    "one row of bfloat16": Probe(_fast_bfloat16, lambda x, weight: one_row(x, weight), (BF16, BF16), rows=1),
+    "packed float32": Probe(torch.backends.mkldnn.is_available, _packed),
+    "packed bfloat16": Probe(_fast_bfloat16, _packed, (BF16, BF16)),
+    "packed int8": Probe(_vnni, _packed_int8, (torch.float32, INT8)),
+    "int8": Probe(lambda: True, lambda x, weight: int8_linear(x, weight), (BF16, INT8), rows=2),
 }
 
 
 @lru_cache
-def works(name: str) -> bool:
-    """Whether one of TRIALS can be used on this CPU with this PyTorch. One that fails its trial is logged, once."""
-    trial = TRIALS[name]
+def is_usable(name: str) -> bool:
+    """Whether the kernel of one of PROBES can be used on this CPU with this PyTorch. A failure is logged once."""
+    probe = PROBES[name]
     try:
-        if not trial.available():
+        if not probe.available():
             return False
-        x, weight = _noise(trial.rows, 64).to(trial.dtypes[0]), _noise(32, 64)
-        weight = (weight * 127 if trial.dtypes[1] == INT8 else weight).to(trial.dtypes[1])
+        x, weight = _test_values(probe.rows, 64).to(probe.dtypes[0]), _test_values(32, 64)
+        weight = (weight * 127 if probe.dtypes[1] == INT8 else weight).to(probe.dtypes[1])
         exact = x.float() @ weight.float().T
-        if (error := (trial.multiply(x, weight).float() - exact).norm() / exact.norm()) > TOLERANCE:
+        if (error := (probe.multiply(x, weight).float() - exact).norm() / exact.norm()) > TOLERANCE:
             raise ArithmeticError(f"its result is off by {error:.1%}")
     except Exception as error:  # noqa: BLE001 (private functions may be gone, or take other arguments)
         logging.getLogger(__name__).warning(
-            "Janus computes plainly, and so more slowly, where it would use PyTorch's kernel for %s: %s", name, error
+            "Janus runs more slowly: PyTorch's kernel for %s cannot be used (%s).", name, error
         )
         return False
     return True

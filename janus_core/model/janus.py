@@ -1,7 +1,5 @@
 """The whole network. Attributes are spelled as DeepSeek's checkpoints spell their keys."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -13,9 +11,26 @@ from .llama import LanguageModel
 from .siglip import VisionModel
 from .vq import VQModel
 
+# Modules that are loaded together. The text embedding table is in none: only a few of its rows are read per task, so a
+# host may leave it in system memory.
+PARTS = {
+    "Understanding": ("vision_model", "aligner"),
+    "Language": ("language_model.model.layers", "language_model.model.norm"),
+    "TextHead": ("language_model.lm_head",),
+    "PictureHead": ("gen_embed", "gen_aligner", "gen_head"),
+    "VQ": ("gen_vision_model",),
+}
+# The parts that each task needs.
+DRAWING = ("Language", "PictureHead")
+ANSWERING = ("Understanding", "Language", "TextHead")
+DECODING = ("VQ",)
+
 
 class Projector(nn.Module):
-    """`depth` linear layers with exact GELU between them, under `layers.0`, `layers.2`, ..."""
+    """[..., width_in] -> [..., width_out]: `depth` linear layers with exact GELU between them.
+
+    They are `layers.0`, `layers.2`, ...
+    """
 
     def __init__(self, width_in: int, width_out: int, depth: int, ops: Any, factory: dict[str, Any]):
         super().__init__()
@@ -68,17 +83,19 @@ class JanusModel(nn.Module):
         self.gen_head = GenHead(config, operations, factory)
         self.language_model = LanguageModel(config.llama, operations, factory)
 
+    def modules_of(self, *parts: str) -> list[nn.Module]:
+        """The modules of some of PARTS."""
+        return [self.get_submodule(name) for part in parts for name in PARTS[part]]
+
     @property
     def drawing_parts(self) -> list[nn.Module]:
-        """What a step of drawing computes with."""
-        language = self.language_model.model
-        return [language.layers, language.norm, self.gen_head, self.gen_embed, self.gen_aligner]
+        """What a decode step of drawing computes with."""
+        return self.modules_of(*DRAWING)
 
     @property
     def answering_parts(self) -> list[nn.Module]:
-        """What a step of answering computes with, apart from the table of text embeddings."""
-        language = self.language_model
-        return [language.model.layers, language.model.norm, language.lm_head]
+        """What a decode step of answering computes with: pictures are read before."""
+        return self.modules_of("Language", "TextHead")
 
     def embed_text(self, ids: Tensor) -> Tensor:
         """Text ids [B, T] -> embeddings [B, T, D] on the ids' device; the table may be on another one."""
@@ -90,5 +107,5 @@ class JanusModel(nn.Module):
         return self.gen_aligner(self.gen_embed(ids))
 
     def embed_images(self, pixels: Tensor) -> Tensor:
-        """Preprocessed pixels [B, 3, S, S] in -1..1 -> embeddings [B, n, D] that stand for the picture."""
+        """Preprocessed pixels [B, 3, S, S] in -1..1 -> picture embeddings [B, n, D]."""
         return self.aligner(self.vision_model(pixels))

@@ -1,7 +1,5 @@
 """The LLaMA decoder that both reads and draws. Layers that share an input are fused: q, k, v and gate, up."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

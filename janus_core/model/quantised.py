@@ -3,8 +3,6 @@
 An int8 weight has one scale for each output channel, an fp8 weight one for the whole tensor of the checkpoint.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +16,7 @@ from . import cpu_ops
 # The layers that hold most weights and tolerate rounding. Heads, projectors, embeddings, norms and the VQ do not.
 QUANTISED = re.compile(r"^(language_model\.model\.layers|vision_model\.vision_tower\.blocks)\.\d+\..*")
 # The CPU kernel for int8 weights is the fastest up to this many rows, and slower than a cast above it.
-FEW_ROWS = 4
+MAX_INT8_KERNEL_ROWS = 4
 
 
 def quantise(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -32,25 +30,25 @@ def quantise(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def dequantise(weight: Tensor, scale: Tensor) -> Tensor:
-    """The float32 weight that an 8-bit one stands for."""
+    """An 8-bit weight [out, in] and its scale -> the float32 weight they encode."""
     return weight.float() * scale
 
 
-def needs_no_cast(dtype: torch.dtype | None, compute: torch.dtype, device: torch.device, rows: int) -> bool:
-    """Whether `rows` at once are multiplied with weights of an 8-bit `dtype` without casting these to `compute`."""
-    small = dtype == torch.int8 and compute == torch.bfloat16 and device.type == "cpu" and rows <= FEW_ROWS
-    return small and cpu_ops.works("int8")
+def needs_no_cast(dtype: torch.dtype | None, *, compute: torch.dtype, device: torch.device, rows: int) -> bool:
+    """Whether 8-bit weights can be multiplied with `rows` rows directly, without a cast to `compute`."""
+    on_cpu = dtype == torch.int8 and compute == torch.bfloat16 and device.type == "cpu"
+    return on_cpu and rows <= MAX_INT8_KERNEL_ROWS and cpu_ops.is_usable("int8")
 
 
-def quantised_linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    """x [..., in] times an 8-bit weight on the same device, by the fastest way that adds no rounding."""
-    if needs_no_cast(weight.dtype, x.dtype, x.device, x.numel() // x.shape[-1]):
+def quantised_linear(x: Tensor, weight: Tensor, *, scale: Tensor, bias: Tensor | None) -> Tensor:
+    """x [..., in] times an 8-bit weight on the same device, by the fastest kernel that adds no rounding."""
+    if needs_no_cast(weight.dtype, compute=x.dtype, device=x.device, rows=x.numel() // x.shape[-1]):
         y = cpu_ops.int8_linear(x.flatten(0, -2), weight).mul_(scale.flatten()).unflatten(0, x.shape[:-1])
         return y if bias is None else y + bias
-    return scaled_linear(x, weight.to(x.dtype), scale, bias)
+    return scaled_linear(x, weight.to(x.dtype), scale=scale, bias=bias)
 
 
-def scaled_linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+def scaled_linear(x: Tensor, weight: Tensor, *, scale: Tensor, bias: Tensor | None) -> Tensor:
     """x [..., in] times an 8-bit weight already cast to x's type; the scale is applied to the product, in float32."""
     # 1. float16 ends at 65504: a long sum of x times unscaled weights, up to 127 in int8 and 448 in fp8, exceeds it.
     # 2. So the weight gets smaller by a power of two, and the scale larger by the same. Both are exact: the smallest
@@ -61,7 +59,12 @@ def scaled_linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None)
     return y if bias is None else y + bias
 
 
-class QuantisedLinear(nn.Linear):
+class _NoReset:
+    def reset_parameters(self) -> None:
+        """Draw no initial weights: see `Uninitialised`."""
+
+
+class QuantisedLinear(_NoReset, nn.Linear):
     """A Linear whose `weight` is int8 or fp8; `bias` keeps the compute dtype. Made on the meta device, filled later.
 
     `weight_scale` is float32 [out, 1] for both types: a layer fused from several tensors has the scale of each.
@@ -71,24 +74,17 @@ class QuantisedLinear(nn.Linear):
     def __init__(self, width_in: int, width_out: int, *, bias: bool, dtype: torch.dtype, compute: torch.dtype):
         super().__init__(width_in, width_out, bias, device="meta", dtype=compute)
         self.weight = nn.Parameter(torch.empty(width_out, width_in, device="meta", dtype=dtype), requires_grad=False)
-        scale = torch.empty(width_out, 1, device="meta", dtype=torch.float32)
-        self.weight_scale = nn.Parameter(scale, requires_grad=False)
-
-    def reset_parameters(self) -> None:
-        """Nothing: see `Uninitialised`."""
+        self.weight_scale = nn.Parameter(
+            torch.empty(width_out, 1, device="meta", dtype=torch.float32), requires_grad=False
+        )
 
     def forward(self, input: Tensor) -> Tensor:
-        return quantised_linear(input, self.weight, self.scale, self.bias)
+        return quantised_linear(input, self.weight, scale=self.scale, bias=self.bias)
 
     @property
     def scale(self) -> Tensor:
         """The scale that belongs to `weight`."""
         return self.weight_scale
-
-
-class _NoReset:
-    def reset_parameters(self) -> None:
-        pass
 
 
 class Uninitialised:
@@ -130,11 +126,14 @@ def quantise_layers(model: nn.Module, dtype: torch.dtype, layer: type[QuantisedL
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.Linear) and QUANTISED.match(name):
             parent, _, attribute = name.rpartition(".")
-            replacement = layer(
-                module.in_features,
-                module.out_features,
-                bias=module.bias is not None,
-                dtype=dtype,
-                compute=module.weight.dtype,
+            setattr(
+                model.get_submodule(parent),
+                attribute,
+                layer(
+                    module.in_features,
+                    module.out_features,
+                    bias=module.bias is not None,
+                    dtype=dtype,
+                    compute=module.weight.dtype,
+                ),
             )
-            setattr(model.get_submodule(parent), attribute, replacement)

@@ -1,7 +1,5 @@
 """SigLIP, the encoder for understanding: pixels -> one feature per patch. Names follow timm's ViT, as in DeepSeek's files."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """The VQ tokenizer: pixels <-> a grid of codes. Layout and names follow LlamaGen's VQ-16, as in DeepSeek's files."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +11,7 @@ from ..config import VQConfig
 
 
 def group_norm(channels: int, ops: Any, factory: dict[str, Any]) -> nn.Module:
+    """GroupNorm of 32 groups for [B, channels, h, w]."""
     return ops.GroupNorm(32, channels, eps=1e-6, affine=True, **factory)
 
 
@@ -74,11 +73,12 @@ class Upsample(nn.Module):
 class Level(nn.Module):
     """One resolution: residual blocks, each followed by attention at the lowest resolution, then a change of size."""
 
-    def __init__(self, widths: list[int], attention: bool, resample: type[nn.Module] | None, ops: Any, factory: dict):
+    def __init__(
+        self, widths: list[int], ops: Any, factory: dict, *, attention: bool, resample: type[nn.Module] | None
+    ):
         super().__init__()
-        pairs = list(pairwise(widths))
-        self.res = nn.ModuleList(ResnetBlock(a, b, ops, factory) for a, b in pairs)
-        self.attn = nn.ModuleList(AttnBlock(b, ops, factory) for _, b in pairs if attention)
+        self.res = nn.ModuleList(ResnetBlock(a, b, ops, factory) for a, b in pairwise(widths))
+        self.attn = nn.ModuleList(AttnBlock(width, ops, factory) for width in widths[1:] if attention)
         if resample is not None:
             self.add_module(resample.__name__.lower(), resample(widths[-1], ops, factory))
         self.resample_name = resample.__name__.lower() if resample is not None else None
@@ -92,6 +92,7 @@ class Level(nn.Module):
 
 
 def middle(channels: int, ops: Any, factory: dict[str, Any]) -> nn.Sequential:
+    """The blocks at the lowest resolution: [B, channels, h, w] -> the same shape."""
     return nn.Sequential(
         ResnetBlock(channels, channels, ops, factory),
         AttnBlock(channels, ops, factory),
@@ -108,10 +109,10 @@ class Encoder(nn.Module):
         self.conv_blocks = nn.ModuleList(
             Level(
                 [widths[max(i - 1, 0)] if i else config.ch] + [width] * config.num_res_blocks,
+                ops,
+                factory,
                 attention=i == last,
                 resample=Downsample if i != last else None,
-                ops=ops,
-                factory=factory,
             )
             for i, width in enumerate(widths)
         )
@@ -136,10 +137,10 @@ class Decoder(nn.Module):
         self.conv_blocks = nn.ModuleList(
             Level(
                 [widths[max(i - 1, 0)]] + [width] * (config.num_res_blocks + 1),
+                ops,
+                factory,
                 attention=i == 0,
                 resample=Upsample if i != last else None,
-                ops=ops,
-                factory=factory,
             )
             for i, width in enumerate(widths)
         )
@@ -192,6 +193,6 @@ class VQModel(nn.Module):
 
     def decode(self, ids: Tensor, grid: tuple[int, int]) -> Tensor:
         """ids long [B, h * w] and grid (h, w) -> pixels [B, 3, H, W], about -1..1 and not clipped."""
-        # permute leaves the tensor in channels-last memory order, which later layers keep: convolutions are faster so.
+        # permute leaves the tensor in channels-last memory order, which later layers keep and which makes convolutions faster.
         codes = self.quantize.lookup(ids).unflatten(1, grid).permute(0, 3, 1, 2)
         return self.decoder(self.post_quant_conv(codes))

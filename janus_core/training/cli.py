@@ -1,4 +1,4 @@
-"""`python -m janus_core train`: the mini from nothing, or a published checkpoint on a user's own pictures.
+"""`python -m janus_core train`: a new model in the world it is made for, or a published checkpoint on a user's pictures.
 
 From the first finished stage on, the output folder is a Janus folder. Its `training/` holds logs and states, from which
 the same command resumes.
@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,11 @@ from ..model.vq import VQModel
 from ..precision import FLOATS
 from ..processing import Processor
 from ..weights.checkpoint import TEXT_FILES, CheckpointFiles, find
-from ..weights.convert import save_weights
 from ..weights.loading import load_model
+from ..weights.saving import save_weights
 from . import distributed
-from .samples import Mixture, PictureSource, folder_pictures, read_folder
-from .stages import MINI, PAPER, Stage, with_settings
+from .samples import Mixture, folder_pictures, read_folder
+from .stages import PAPER, Stage, with_settings
 from .trainer import Trainer, run_stage
 from .vq import VQRecipe, train_vq
 from .world import World
@@ -34,44 +35,44 @@ ENCODERS = ("vq", "siglip")
 PHASES = (*ENCODERS, "stage1", "stage2", "stage3")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the `train` command to argparse."""
+def add_arguments(parser: argparse.ArgumentParser, world: World) -> None:
+    """Describe the `train` command to argparse. New models are made for `world` and trained in it."""
     parser.add_argument(
         "phase", choices=(*PHASES, "all"), help="what to train; all = everything still missing, in order"
     )
     parser.add_argument("--out", type=Path, required=True, help="output folder; give the same one again to resume")
     parser.add_argument("--checkpoint", help="start from this Janus (folder or embedded name) instead of from nothing")
-    parser.add_argument("--data", type=Path, help="folder of pictures and .jsonl files instead of the mini's world")
+    parser.add_argument("--data", type=Path, help="folder of pictures and .jsonl files instead of the generated ones")
     parser.add_argument("--config", type=Path, help="TOML with a table per phase, e.g. [stage2] steps = 9000")
-    parser.add_argument("--recipe", choices=("mini", "paper"), default="mini", help="whose stages to start from")
+    parser.add_argument(
+        "--recipe", choices=(world.recipe, "paper"), default=world.recipe, help="whose stages to start from"
+    )
     parser.add_argument("--steps", type=int)
     parser.add_argument("--batch", type=int, help="samples an optimiser step")
     parser.add_argument("--micro-batch", type=int, help="samples at once; the rest is accumulated")
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--warm-up", type=int, help="steps")
     parser.add_argument("--decay", type=float, help="share of the steps over which the rate goes down; 0 = constant")
-    parser.add_argument("--ema", type=float, help="share of the running mean of the weights kept each step; 0 = none")
+    parser.add_argument("--ema", type=float, help="decay of the exponential moving average of the weights; 0 = off")
     parser.add_argument("--mix", help="understanding:text:generation, e.g. 5:1:4")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
-        "--processes", type=int, default=1, help="that share each step of a stage: GPUs, or parts of a CPU's threads"
+        "--processes", type=int, default=1, help="processes that share each step (GPUs, or groups of CPU threads)"
     )
     parser.add_argument(
         "--compile", action="store_true", help="fuse the language model's steps first: a minute, and a C++ compiler"
     )
     parser.add_argument("--autocast", choices=("fp32", "bf16"), default="bf16", help="type the arithmetic runs in")
     parser.add_argument("--dtype", choices=FLOATS, default="bf16", help="type of the finished weights")
+    parser.set_defaults(run=partial(run, world=world))  # picklable, as --processes needs
 
 
 def run(args: argparse.Namespace, world: World) -> None:
     """Run the phases asked for. Raises InputError for settings or data that make no sense."""
     job = Job(args, world)
     if args.checkpoint and (args.out / "model.safetensors").exists():
-        print(
-            f"Going on with the weights in {args.out}: training started from --checkpoint, which is not read again.",
-            file=sys.stderr,
-        )
+        print(f"Going on with the weights in {args.out}: --checkpoint was only used at the start.", file=sys.stderr)
     if args.phase == "all":
         # A checkpoint has trained encoders.
         phases = [p for p in PHASES if not job.finished(p) and not (args.checkpoint and p in ENCODERS)]
@@ -129,8 +130,8 @@ class Job:
         source = find(self.args.checkpoint)
         if source.is_1_3b != CheckpointFiles(self.out, ()).is_1_3b:
             raise InputError(
-                "A Janus-1.3B is known by its folder's name: let the name of --out contain 1.3B where that of --checkpoint "
-                "does, and only there."
+                "Janus-1.3B is recognised by its folder's name: the name of --out must contain 1.3B if that of --checkpoint "
+                "does, and only then."
             )
         self.out.mkdir(parents=True, exist_ok=True)
         for name in TEXT_FILES:
@@ -170,22 +171,30 @@ class Job:
         size = self.world.picture_size
         if phase == "siglip" and (self.args.data or self.config.vision.image_size != size):
             raise InputError(
-                f"siglip learns from the mini's own world, {size} pixels wide: leave --data out, and give no checkpoint of "
-                "another picture size. On your own pictures SigLIP learns in stage3."
+                f"siglip is trained on generated pictures of {size} pixels: leave --data out, and give no checkpoint of "
+                "another picture size, or train SigLIP on your own pictures in stage3."
             )
         settings = self._settings(phase) | {"seed": self.args.seed}
         model = self._start().float() if self.args.checkpoint else None
-        device = self.args.device
         if phase == "vq":
-            recipe, dtype = with_settings(VQRecipe(), phase, settings), FLOATS[self.args.autocast]
-            pictures: PictureSource = self.world.pictures
-            if self.args.data:
-                pictures = folder_pictures(self.args.data, self.config.vision.image_size)
-            start = model.gen_vision_model if model else None
-            train_vq(self.config.vq, recipe, pictures, self.states, device=device, dtype=dtype, start=start)
+            data, side = self.args.data, self.config.vision.image_size
+            train_vq(
+                self.config.vq,
+                with_settings(VQRecipe(), phase, settings),
+                pictures=folder_pictures(data, side) if data else self.world.pictures,
+                folder=self.states,
+                device=self.args.device,
+                dtype=FLOATS[self.args.autocast],
+                start=model.gen_vision_model if model else None,
+            )
         else:
-            start = model.vision_model if model else None
-            self.world.train_siglip(self.config.vision, settings, self.states, device=device, start=start)
+            self.world.train_siglip(
+                self.config.vision,
+                settings,
+                folder=self.states,
+                device=self.args.device,
+                start=model.vision_model if model else None,
+            )
         if model:
             save_weights(model, self.out, FLOATS[self.args.dtype])
 
@@ -207,22 +216,30 @@ class Job:
         later = [name for name in PHASES[PHASES.index(phase) + 1 :] if (self.states / f"{name}.pt").exists()]
         if later:
             raise InputError(
-                f"{self.out} has gone on to {later[-1]}, which {phase} would undo: to train {phase} from there, give "
+                f"{self.out} has gone on to {later[-1]}, and {phase} would overwrite it: to train {phase} from there, give "
                 f"--checkpoint {self.out} and another --out."
             )
         device, processes = self.args.device, self.args.processes
         model = self._start().float().to(device)
-        stage = with_settings((MINI if self.args.recipe == "mini" else PAPER)[phase], phase, self._settings(phase))
+        stage = with_settings(
+            (PAPER if self.args.recipe == "paper" else self.world.stages)[phase], phase, self._settings(phase)
+        )
         if not 1 <= processes <= stage.batch or (device == "cuda" and processes > torch.cuda.device_count()):
             raise InputError(
-                f"--processes is {processes}: give 1 or more, each needs a sample of a step's {stage.batch}, and on CUDA "
-                "a GPU of its own."
+                f"--processes is {processes}: give at least 1, at most the {stage.batch} samples of a step, and on CUDA at "
+                "most the number of GPUs."
             )
-        mixture = self._mixture(phase, stage, model.gen_vision_model)
+        trainer = Trainer(
+            model,
+            self.processor,
+            stage=stage,
+            mixture=self._mixture(phase, stage, model.gen_vision_model),
+            device=device,
+            dtype=FLOATS[self.args.autocast],
+        )
         if self.args.compile:
             check_compiler()
             model.language_model.model.compile(dynamic=True)
-        trainer = Trainer(model, self.processor, stage, mixture, device=device, dtype=FLOATS[self.args.autocast])
         with distributed.process_group(processes, device, _share_stage, self.args, self.world, phase):
             run_stage(trainer, phase, self.states)
         if distributed.rank() != 0:
@@ -234,9 +251,14 @@ class Job:
         if self.args.data:
             sources = read_folder(self.args.data, self.processor)
         else:
-            sources = self.world.sources(self.processor, vq, phase, seed=self.args.seed)
-        seed = self.args.seed + 1000 * PHASES.index(phase)
-        return Mixture(sources, stage.mix, seed=seed, pad=self.processor.pad, condition_drop=stage.condition_drop)
+            sources = self.world.sources(self.processor, vq, phase=phase, seed=self.args.seed)
+        return Mixture(
+            sources,
+            stage.mix,
+            seed=self.args.seed + 1000 * PHASES.index(phase),
+            pad=self.processor.pad,
+            condition_drop=stage.condition_drop,
+        )
 
 
 def check_compiler() -> None:

@@ -37,8 +37,8 @@ def sum_over_processes(tensors: list[Tensor]) -> None:
 def process_group(processes: int, device: str, work: Callable[..., None], *args: object) -> Iterator[None]:
     """Train together with `processes - 1` others, which are started here and run `work(*args)` (both picklable).
 
-    On a CPU they share the threads, on CUDA each takes a GPU of its own. Within one of the others, and for one
-    process, this does nothing.
+    On a CPU they share the threads, on CUDA each takes a GPU of its own. Does nothing with one process, or inside a
+    worker.
     """
     if processes == 1 or _is_initialised():
         yield

@@ -9,10 +9,10 @@ ADAM_BETAS = (0.9, 0.95)
 MAX_GRADIENT_NORM = 1.0
 
 
-def learning_rate_at(step: int, peak: float, warm_up: int, steps: int, decay: float) -> float:
+def learning_rate_at(step: int, *, peak: float, warm_up: int, steps: int, decay: float) -> float:
     """Linear warm-up over `warm_up` steps, a plateau, and a linear fall to 0 over the last `decay` share of `steps`."""
-    fall = (steps - step) / (steps * decay) if decay else 1.0
-    return peak * min((step + 1) / max(warm_up, 1), 1.0, max(fall, 0.0))
+    falling = max((steps - step) / (steps * decay), 0.0) if decay else 1.0
+    return peak * min((step + 1) / max(warm_up, 1), 1.0, falling)
 
 
 def optimizer_step(optimizer: torch.optim.Optimizer, rate: float) -> Tensor:

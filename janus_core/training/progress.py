@@ -33,8 +33,8 @@ class RunLog:
             csv.writer(file).writerow([step] + [f"{figures[c]:.6g}" if c in figures else "" for c in self.columns[1:]])
         seconds = (time.monotonic() - self.start_time) / max(step - self.start_step, 1)
         left = int(seconds * (total - step))
-        words = "  ".join(f"{key} {value:.4g}" for key, value in figures.items())
-        print(f"{self.name} {step}/{total}  {words}  {1 / max(seconds, 1e-9):.2f} steps/s  "
+        text = "  ".join(f"{key} {value:.4g}" for key, value in figures.items())
+        print(f"{self.name} {step}/{total}  {text}  {1 / max(seconds, 1e-9):.2f} steps/s  "
               f"left {left // 3600}:{left // 60 % 60:02}:{left % 60:02}", file=sys.stderr, flush=True)  # fmt: skip
 
     def draw(self) -> None:
@@ -51,23 +51,22 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 def draw_curves(rows: list[dict[str, str]], target: Path) -> None:
     """Draw one panel for each column: its curve on a logarithmic scale, with its first, last and extreme values."""
     columns = [c for c in rows[0] if c != "step"] if rows else []
-    width, height = PANEL_WIDTH, PANEL_HEIGHT
-    sheet = Image.new("RGB", (width, height * max(len(columns), 1)), "white")
+    sheet = Image.new("RGB", (PANEL_WIDTH, PANEL_HEIGHT * max(len(columns), 1)), "white")
     pen = ImageDraw.Draw(sheet)
     for panel, column in enumerate(columns):
         points = [(int(row["step"]), float(row[column])) for row in rows if row[column]]
         if not points:
             continue
-        top = panel * height
+        top = panel * PANEL_HEIGHT
         low, high = min(v for _, v in points), max(v for _, v in points)
         scale = math.log if low > 0 else float  # a rate may end at 0
         first, last = points[0][0], points[-1][0]
         line = [
-            (10 + (step - first) / max(last - first, 1) * (width - 20),
-             top + height - 15 - (scale(value) - scale(low)) / max(scale(high) - scale(low), 1e-12) * (height - 45))
+            (10 + (step - first) / max(last - first, 1) * (PANEL_WIDTH - 20),
+             top + PANEL_HEIGHT - 15 - (scale(value) - scale(low)) / max(scale(high) - scale(low), 1e-12) * (PANEL_HEIGHT - 45))
             for step, value in points
         ]  # fmt: skip
-        pen.line([(10, top + height - 15), (width - 10, top + height - 15)], fill="#bbbbbb")
+        pen.line([(10, top + PANEL_HEIGHT - 15), (PANEL_WIDTH - 10, top + PANEL_HEIGHT - 15)], fill="#bbbbbb")
         if len(line) > 1:
             pen.line(line, fill=CURVE_COLOURS[panel % len(CURVE_COLOURS)], width=2)
         summary = f"{column}: {points[0][1]:.4g} -> {points[-1][1]:.4g}  (from {low:.4g} to {high:.4g}, step {first} to {last})"

@@ -1,4 +1,4 @@
-"""Training samples of three kinds: a user's own data, and their mixture by ratio."""
+"""Training samples of three kinds, read from a user's data and mixed by ratio."""
 
 import json
 from collections.abc import Callable
@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
+from ..generation.image import unconditional
 from ..processing import IMAGE_TAG, Processor, Turn
 from .stages import KINDS
 
@@ -44,11 +45,10 @@ def answered(processor: Processor, turns: list[Turn], pictures: tuple[np.ndarray
     tagged = any(IMAGE_TAG in turn["content"] for turn in turns)
     for number, turn in enumerate(turns):
         if turn["role"] == "assistant":
-            before = turns[:number]
-            count = sum(t["content"].count(IMAGE_TAG) for t in before) if tagged else len(pictures)
-            prompt = processor.question_prompt(before, count)
-            words = processor.tokenizer.encode(f" {turn['content'].strip()}", add_special_tokens=False).ids
-            ids = [*prompt, *words, processor.eos]
+            named = sum(before["content"].count(IMAGE_TAG) for before in turns[:number])
+            prompt = processor.question_prompt(turns[:number], named if tagged else len(pictures))
+            answer = processor.tokenizer.encode(f" {turn['content'].strip()}", add_special_tokens=False).ids
+            ids = [*prompt, *answer, processor.eos]
             answers.append((len(prompt), len(ids)))
     return Sample("understanding" if pictures else "text", ids, tuple(answers), pictures)
 
@@ -71,12 +71,13 @@ class Mixture:
         self.shares = np.array(mix, float) / sum(mix)
 
     def sample(self, index: int) -> Sample:
+        """Sample number `index` of the run."""
         rng = np.random.default_rng([self.seed, index])
         kind = KINDS[int(rng.choice(len(KINDS), p=self.shares))]
         drop = rng.random() < self.condition_drop
         sample = self.sources[kind](rng, index)
-        if kind == "generation" and drop:  # the unconditional prompt keeps BOS and begin_of_image
-            return replace(sample, ids=[sample.ids[0], *[self.pad] * (len(sample.ids) - 2), sample.ids[-1]])
+        if kind == "generation" and drop:
+            return replace(sample, ids=unconditional(sample.ids, self.pad))
         return sample
 
 
@@ -91,7 +92,7 @@ def read_folder(folder: Path, processor: Processor) -> dict[str, Source]:
     readable: set[Path] = set()
     files = sorted(folder.glob("*.jsonl"))
     if not files:
-        raise InputError(f"{folder} holds no .jsonl file: write one with a JSON object a line, beside its pictures.")
+        raise InputError(f"{folder} contains no .jsonl file: write one with a JSON object a line, beside its pictures.")
     for path in files:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             if line.strip():
@@ -109,7 +110,7 @@ def _read_line(line: str, folder: Path, where: str, processor: Processor, readab
     try:
         entry = json.loads(line)
     except ValueError as error:
-        raise InputError(f"{where} is not JSON ({error}): each line holds one object.") from error
+        raise InputError(f"{where} is not JSON ({error}): each line must be one object.") from error
     if not isinstance(entry, dict) or not (
         "prompt" in entry or "turns" in entry or {"question", "answer"} <= set(entry)
     ):
@@ -156,8 +157,11 @@ def _read_line(line: str, folder: Path, where: str, processor: Processor, readab
 def _sample_of(entry: dict, processor: Processor) -> Sample:
     pictures = [_open(path) for path in entry["paths"]]
     if "prompt" in entry:
-        square = centre_crop(pictures[0], processor.image_size)
-        return Sample("generation", processor.drawing_prompt(entry["prompt"]), pictures=(square,))
+        return Sample(
+            "generation",
+            processor.drawing_prompt(entry["prompt"]),
+            pictures=(centre_crop(pictures[0], processor.image_size),),
+        )
     return answered(processor, entry["turns"], tuple(np.asarray(picture) for picture in pictures))
 
 
@@ -168,8 +172,7 @@ def _open(path: Path) -> Image.Image:
 
 def centre_crop(image: Image.Image, size: int) -> np.ndarray:
     """The picture with its short side resized to `size` and its middle square cut out, uint8 [size, size, 3]."""
-    scale = size / min(image.size)
-    width, height = (max(round(side * scale), size) for side in image.size)
+    width, height = (max(round(side * (size / min(image.size))), size) for side in image.size)
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     left, top = (width - size) // 2, (height - size) // 2
     return np.array(image.crop((left, top, left + size, top + size)))
@@ -179,7 +182,7 @@ def folder_pictures(folder: Path, size: int) -> PictureSource:
     """A folder's pictures for the VQ tokenizer, each resized and cropped to `size`. Raises InputError if it has none."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"))
     if not paths:
-        raise InputError(f"{folder} holds no picture (.png, .jpg, .webp).")
+        raise InputError(f"{folder} contains no picture (.png, .jpg, .webp).")
 
     def pictures(rng: np.random.Generator, count: int) -> np.ndarray:
         return np.stack([centre_crop(_open(paths[i]), size) for i in rng.integers(len(paths), size=count)])

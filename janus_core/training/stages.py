@@ -12,7 +12,7 @@ WITH_VISION = (*WITH_LANGUAGE, "vision_model")
 Recipe = TypeVar("Recipe", bound=Any)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Stage:
     """One stage. `trained` names the parts of JanusModel that learn; every other part stays bit for bit the same.
 
@@ -31,7 +31,7 @@ class Stage:
     micro_batch: int = 16
     weight_decay: float = 0.0
     condition_drop: float = 0.1
-    ema: float = 0.0  # share of the running mean of the weights that each step keeps; 0 = no mean
+    ema: float = 0.0  # decay of the exponential moving average of the weights; 0 = off
 
 
 def with_settings(recipe: Recipe, phase: str, settings: dict[str, Any]) -> Recipe:
@@ -44,12 +44,7 @@ def with_settings(recipe: Recipe, phase: str, settings: dict[str, Any]) -> Recip
 
 
 PAPER = {
-    "stage1": Stage(ADAPTORS, 1e-3, 600, 20_000, 256, (1, 0, 3)),
-    "stage2": Stage(WITH_LANGUAGE, 1e-4, 5000, 270_000, 512, (2, 3, 5)),
-    "stage3": Stage(WITH_VISION, 4e-5, 0, 80_000, 128, (5, 1, 4)),
-}
-MINI = {
-    "stage1": Stage(ADAPTORS, 5e-4, 20, 40, 16, (1, 0, 3)),
-    "stage2": Stage(WITH_LANGUAGE, 1.2e-3, 200, 20_000, 16, (4, 1, 4), decay=0.6, micro_batch=4, ema=0.9998),
-    "stage3": Stage(WITH_VISION, 2e-4, 30, 1500, 16, (5, 1, 4), decay=1.0, micro_batch=4, ema=0.998),
+    "stage1": Stage(trained=ADAPTORS, learning_rate=1e-3, warm_up=600, steps=20_000, batch=256, mix=(1, 0, 3)),
+    "stage2": Stage(trained=WITH_LANGUAGE, learning_rate=1e-4, warm_up=5000, steps=270_000, batch=512, mix=(2, 3, 5)),
+    "stage3": Stage(trained=WITH_VISION, learning_rate=4e-5, warm_up=0, steps=80_000, batch=128, mix=(5, 1, 4)),
 }

@@ -1,4 +1,4 @@
-"""The training loop of all three stages, for a new mini and for a published checkpoint."""
+"""The training loop of all three stages, for a new model and for a published checkpoint."""
 
 import time
 from dataclasses import asdict, dataclass
@@ -23,6 +23,8 @@ from .samples import Mixture, Sample
 from .stages import KINDS, Stage
 from .vq import to_pixels
 
+SAVE_SECONDS = 120.0  # between two saved states
+
 
 @dataclass
 class Batch:
@@ -39,14 +41,13 @@ class Batch:
 def plain_attention(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Causal attention as plain matrix products: q, k, v [B, heads, T, head_dim] -> [B, heads, T, head_dim] in v's type.
 
-    On a CPU, in bfloat16 and at the mini's lengths, PyTorch's attention takes two to five times as long forward and
+    On a CPU, in bfloat16 and for a few hundred tokens, PyTorch's attention takes two to five times as long forward and
     backward: its fused kernel is made for longer sequences, and its other path computes in float32.
     """
     with torch.autocast(v.device.type, enabled=False):  # autocast runs softmax in float32
         q, k = q.to(v.dtype), k.to(v.dtype)
         future = torch.full((q.shape[2], q.shape[2]), -torch.inf, dtype=v.dtype, device=v.device).triu(1)
-        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + future
-        return scores.softmax(-1) @ v
+        return ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + future).softmax(-1) @ v
 
 
 class Trainer:
@@ -60,9 +61,9 @@ class Trainer:
         self,
         model: JanusModel,
         processor: Processor,
+        *,
         stage: Stage,
         mixture: Mixture,
-        *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.bfloat16,
     ):
@@ -81,8 +82,8 @@ class Trainer:
     def step(self) -> dict[str, float]:
         """One optimiser step on the next `batch` samples. Returns the mean loss of each kind, the gradient's norm, the rate.
 
-        The loss is the mean over each kind's tokens, weighted by the kind's share of the mix. Of several processes each
-        computes a share of the samples, and all take the same step.
+        The loss is the mean over each kind's tokens, weighted by the kind's share of the mix. With several processes,
+        each computes part of the samples; all take the same step.
         """
         stage = self.stage
         first = self.steps_done * stage.batch
@@ -101,19 +102,19 @@ class Trainer:
         for begin in range(0, len(mine), stage.micro_batch):
             part = mine[begin : begin + stage.micro_batch]
             losses = self.losses(self.collate(part), [sample.kind for sample in part])
-            weighted = [shares[kind] / total / tokens[kind] * loss for kind, loss in losses.items()]
-            torch.stack(weighted).sum().backward()
+            torch.stack([shares[kind] / total / tokens[kind] * loss for kind, loss in losses.items()]).sum().backward()
             for kind, loss in losses.items():
                 sums[kind] += loss.item()
         if distributed.process_count() > 1:
             sums = self._sum_over_processes(sums)
-        rate = learning_rate_at(self.steps_done, stage.learning_rate, stage.warm_up, stage.steps, stage.decay)
+        rate = learning_rate_at(
+            self.steps_done, peak=stage.learning_rate, warm_up=stage.warm_up, steps=stage.steps, decay=stage.decay
+        )
         norm = optimizer_step(self.optimizer, rate)
         self.steps_done += 1
         for name, average in self.averages.items():
-            # The first steps are weighted equally, so that the mean does not keep the initial weights.
-            keep = min(stage.ema, self.steps_done / (self.steps_done + 10))
-            average.lerp_(self.trained[name].detach(), 1 - keep)
+            # The first steps are weighted equally, so that the average does not keep the initial weights.
+            average.lerp_(self.trained[name].detach(), 1 - min(stage.ema, self.steps_done / (self.steps_done + 10)))
         return {kind: sums[kind] / tokens[kind] for kind in present} | {"gradient": norm.item(), "rate": rate}
 
     def _sum_over_processes(self, sums: dict[str, float]) -> dict[str, float]:
@@ -130,8 +131,9 @@ class Trainer:
         seen = [picture for sample in samples if sample.kind == "understanding" for picture in sample.pictures]
         pixels = codes = None
         if seen:
-            images = [Image.fromarray(picture) for picture in seen]
-            pixels = preprocess(images, self.processor.image_size, self.processor.normalisation).to(self.device)
+            pixels = preprocess(
+                [Image.fromarray(picture) for picture in seen], self.processor.image_size, self.processor.normalisation
+            ).to(self.device)
         if drawing:
             given = [torch.from_numpy(s.codes) if s.codes is not None else self._encode(s.pictures[0]) for s in drawing]
             codes = torch.stack(given).to(self.device)
@@ -177,8 +179,7 @@ class Trainer:
                 codes = model.embed_codes(batch.codes[:, :-1]).to(embeds.dtype)
                 embeds = embeds.index_put((rows, columns[:, :-1]), codes)
             # 2. One forward pass. The logits of a position predict the next one.
-            attend = plain_attention if self.device.type == "cpu" else causal
-            hidden = model.language_model.model(embeds, attend=attend)
+            hidden = model.language_model.model(embeds, attend=plain_attention if self.device.type == "cpu" else causal)
             code_logits = model.gen_head(hidden[rows, columns - 1]) if columns is not None else None
             answer_rows, answer_columns = batch.is_answer.nonzero(as_tuple=True)
             text_logits = (
@@ -217,15 +218,17 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Write all that `resume` needs."""
-        state = {
-            "stage": asdict(self.stage),
-            "seed": self.mixture.seed,
-            "steps_done": self.steps_done,
-            "weights": {name: p.detach() for name, p in split_fused(self.trained).items()},
-            "optimizer": self._optimizer_state(),
-            "averages": split_fused(self.averages),
-        }
-        write_state(state, path)
+        write_state(
+            {
+                "stage": asdict(self.stage),
+                "seed": self.mixture.seed,
+                "steps_done": self.steps_done,
+                "weights": {name: p.detach() for name, p in split_fused(self.trained).items()},
+                "optimizer": self._optimizer_state(),
+                "averages": split_fused(self.averages),
+            },
+            path,
+        )
 
     def resume(self, path: Path) -> None:
         """Continue exactly where `save` was called. Raises InputError for the file of another stage or seed."""
@@ -244,14 +247,12 @@ class Trainer:
 
     @torch.no_grad()
     def finish(self) -> None:
-        """Replace the weights by their running mean, if the stage keeps one."""
+        """Replace the weights by their moving average, if the stage keeps one."""
         for name, average in self.averages.items():
             self.trained[name].copy_(average)
 
 
-def run_stage(
-    trainer: Trainer, name: str, folder: Path, *, report_every: int = 50, save_seconds: float = 120.0
-) -> None:
+def run_stage(trainer: Trainer, name: str, folder: Path, *, report_every: int = 50) -> None:
     """Train a stage to its end, resuming from `folder/<name>.pt` if it exists; log to `folder/<name>.csv` and `.png`."""
     folder.mkdir(parents=True, exist_ok=True)
     state = folder / f"{name}.pt"
@@ -268,7 +269,7 @@ def run_stage(
             if log:
                 log.report(step, trainer.stage.steps, {key: sum(v) / len(v) for key, v in means.items() if v})
             recent = []
-        if log and (last or time.monotonic() - saved > save_seconds):
+        if log and (last or time.monotonic() - saved > SAVE_SECONDS):
             trainer.save(state)
             log.draw()
             saved = time.monotonic()

@@ -1,10 +1,10 @@
-"""Training of the VQ tokenizer: reconstruction, codebook and commitment losses, and a use for every code.
+"""Training of the VQ tokenizer: reconstruction, codebook and commitment losses, and the revival of unused codes.
 
 The codes start as k-means centres of raw picture patches, projected on the centres' principal axes. For the first
-`seeded_steps` the code of a patch is its nearest centre: the encoder learns to name it (cross-entropy over the
+`seeded_steps` the code of a patch is its nearest centre: the encoder learns to classify it (cross-entropy over the
 codebook) and the decoder to draw it. After that the encoder chooses the codes. The reconstruction loss reaches the
-codebook directly and the encoder by the straight-through estimate (van den Oord et al. 2017). A code that is not chosen
-for long is moved to a vector that is far from every code.
+codebook directly and the encoder by the straight-through estimate (van den Oord et al. 2017). A code that is unused for
+long is moved to a vector that is far from every code.
 
 A language model depends on the codes of its tokenizer. Of a trained tokenizer only the decoder is trained further.
 """
@@ -25,9 +25,10 @@ from .loop import ADAM_BETAS, learning_rate_at, optimizer_step, write_state
 from .progress import RunLog
 from .samples import PictureSource
 
+K_MEANS_ROUNDS = 3
 UNUSED_CENTRE = 1e3  # coordinates of a centre that no patch belongs to
-LONELY = 0.1  # squared distance between unit vectors from which on a vector counts as far from its code
-SHARPNESS = 20.0  # cosine similarity -> logits of the codes, in the naming loss
+MIN_REVIVAL_DISTANCE = 0.1  # squared, between unit vectors: unused codes move only to vectors this far from their code
+SHARPNESS = 20.0  # cosine similarity -> logits of the codes, in the classification loss
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,10 @@ class VQRecipe:
     seed_pictures: int = 1000
     seeded_steps: int = 4400
     commitment: float = 0.25
-    naming: float = 0.1  # weight of the cross-entropy during the seeded steps
+    naming: float = 0.1  # weight of the classification loss during the seeded steps
     edges: float = 0.5  # weight of the L1 loss on differences between neighbouring pixels
-    worst: float = 0.2  # weight of the L1 loss on each picture's worst 4x4 pixels: a mean hardly notices specks
-    dead_after: int = 400  # steps in which a code is not chosen
+    worst: float = 0.2  # weight of the L1 loss on each picture's worst 4x4 pixels, because a mean hides specks
+    dead_after: int = 400  # steps after which a code that was not chosen is revived
     seed: int = 0
     save_every: int = 200
     report_every: int = 50
@@ -62,8 +63,11 @@ def patches_of(pixels: Tensor, side: int) -> Tensor:
 
 
 @torch.no_grad()
-def seed_centres(patches: Tensor, size: int, generator: torch.Generator, rounds: int = 3) -> Tensor:
-    """k-means++ of the distinct patches among [n, p]: centres [size, p]. Of fewer patches the last centres stay unused."""
+def seed_centres(patches: Tensor, size: int, *, generator: torch.Generator) -> Tensor:
+    """k-means++ of the distinct patches among [n, p]: centres [size, p].
+
+    If there are fewer distinct patches than centres, the rest stay unused.
+    """
     patches = patches.unique(dim=0)
     centres = patches[torch.randint(len(patches), (1,), generator=generator)].repeat(size, 1)
     distance = (patches - centres[:1]).square().sum(-1)
@@ -73,11 +77,11 @@ def seed_centres(patches: Tensor, size: int, generator: torch.Generator, rounds:
             break
         centres[index] = patches[torch.multinomial(distance, 1, generator=generator)]
         distance = torch.minimum(distance, (patches - centres[index]).square().sum(-1))
-    for _ in range(rounds):
+    for _ in range(K_MEANS_ROUNDS):
         ids = nearest_centre(patches, centres)
         counts = torch.bincount(ids, minlength=size)[:, None]
-        sums = torch.zeros_like(centres).index_add_(0, ids, patches)
-        centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
+        means = torch.zeros_like(centres).index_add_(0, ids, patches) / counts.clamp(min=1)
+        centres = torch.where(counts > 0, means, centres)
     return centres
 
 
@@ -86,13 +90,19 @@ def nearest_centre(patches: Tensor, centres: Tensor) -> Tensor:
     return (patches @ centres.T - centres.square().sum(-1) / 2).argmax(-1)
 
 
-def reconstruction_loss(drawn: Tensor, pixels: Tensor, edges: float, worst: float) -> Tensor:
-    """L1 + L2 + `edges` * L1 of the differences of neighbouring pixels + `worst` * L1 of the worst 4x4 pixels."""
-    errors = (drawn - pixels).abs()
+def reconstruction_loss(
+    reconstruction: Tensor, pixels: Tensor, *, gradient_weight: float, worst_patch_weight: float
+) -> Tensor:
+    """The loss of pixels [N, 3, H, W] in -1..1: L1 + L2, and two weighted terms.
+
+    `gradient_weight` is of the L1 of differences between neighbouring pixels, `worst_patch_weight` of the L1 of each
+    picture's worst 4x4 pixels.
+    """
+    errors = (reconstruction - pixels).abs()
     loss = errors.mean() + errors.square().mean()
-    loss = loss + worst * F.avg_pool2d(errors.mean(1, keepdim=True), 4).flatten(1).amax(1).mean()
+    loss = loss + worst_patch_weight * F.avg_pool2d(errors.mean(1, keepdim=True), 4).flatten(1).amax(1).mean()
     for dim in (2, 3):
-        loss = loss + edges * F.l1_loss(drawn.diff(dim=dim), pixels.diff(dim=dim))
+        loss = loss + gradient_weight * F.l1_loss(reconstruction.diff(dim=dim), pixels.diff(dim=dim))
     return loss
 
 
@@ -119,8 +129,9 @@ class VQTrainer:
         else:
             codebook = self.model.quantize.embedding.weight
             codebook.data = F.normalize(codebook.data, dim=-1)
-        trained = [weight for weight in self.model.parameters() if weight.requires_grad]
-        self.optimizer = torch.optim.AdamW(trained, betas=ADAM_BETAS, weight_decay=0.0)
+        self.optimizer = torch.optim.AdamW(
+            [weight for weight in self.model.parameters() if weight.requires_grad], betas=ADAM_BETAS, weight_decay=0.0
+        )
         self.rng = np.random.default_rng(recipe.seed)
         self.generator = torch.Generator().manual_seed(recipe.seed)
         self.last_chosen = torch.zeros(config.codebook_size, dtype=torch.long)
@@ -130,7 +141,7 @@ class VQTrainer:
     def seed(self, pixels: Tensor) -> None:
         """Initialise the codes by k-means of these pictures' patches, pixels [N, 3, H, W]."""
         patches, embedding = patches_of(pixels, self.side), self.model.quantize.embedding
-        centres = self.centres = seed_centres(patches, len(self.last_chosen), self.generator).to(self.device)
+        centres = self.centres = seed_centres(patches, len(self.last_chosen), generator=self.generator).to(self.device)
         used = centres[centres[:, 0] < UNUSED_CENTRE]
         mean = used.mean(0)
         axes = torch.linalg.svd(used - mean, full_matrices=False).Vh[: embedding.embedding_dim]
@@ -147,27 +158,30 @@ class VQTrainer:
         chosen = quantize.nearest(vectors.detach())
         if self.centres is not None and self.steps_done < recipe.seeded_steps:
             ids = nearest_centre(patches_of(pixels, self.side), self.centres)
-            codes = F.normalize(quantize.embedding.weight, dim=-1)
-            naming = F.cross_entropy(SHARPNESS * vectors @ codes.T, ids)
+            logits = SHARPNESS * vectors @ F.normalize(quantize.embedding.weight, dim=-1).T
+            classification = F.cross_entropy(logits, ids)
         else:
-            ids, naming = chosen, z.new_zeros(())
+            ids, classification = chosen, z.new_zeros(())
         code = quantize.lookup(ids)
         commitment = (code - vectors).square().sum(-1).mean()
         # Straight through: the value is `code`, the gradient goes to both.
         quantized = (code + vectors - vectors.detach()).view_as(z).permute(0, 3, 1, 2).contiguous()
         with autocast:
-            drawn = self.model.decoder(self.model.post_quant_conv(quantized))
-        drawn = drawn.float()
-        loss = reconstruction_loss(drawn, pixels, recipe.edges, recipe.worst)
-        total = loss + recipe.commitment * commitment + recipe.naming * naming
-        total.backward()
-        rate = learning_rate_at(self.steps_done, recipe.learning_rate, recipe.warm_up, recipe.steps, recipe.decay)
+            reconstruction = self.model.decoder(self.model.post_quant_conv(quantized)).float()
+        loss = reconstruction_loss(
+            reconstruction, pixels, gradient_weight=recipe.edges, worst_patch_weight=recipe.worst
+        )
+        (loss + recipe.commitment * commitment + recipe.naming * classification).backward()
+        rate = learning_rate_at(
+            self.steps_done, peak=recipe.learning_rate, warm_up=recipe.warm_up, steps=recipe.steps, decay=recipe.decay
+        )
         optimizer_step(self.optimizer, rate)
         self.steps_done += 1
         self.last_chosen[chosen.cpu()] = self.steps_done
-        revives = self.steps_done > recipe.seeded_steps and not self.keeps_codes
-        revived = self._revive(vectors.detach(), code.detach()) if revives else 0
-        error = F.mse_loss(drawn.detach().clamp(-1, 1), pixels).item() / 4  # of pixels in 0..1
+        revived = 0
+        if self.steps_done > recipe.seeded_steps and not self.keeps_codes:
+            revived = self._revive(vectors.detach(), code.detach())
+        error = F.mse_loss(reconstruction.detach().clamp(-1, 1), pixels).item() / 4  # of pixels in 0..1
         return {
             "loss": loss.item(),
             "psnr": -10 * math.log10(error),
@@ -178,23 +192,31 @@ class VQTrainer:
 
     @torch.no_grad()
     def _revive(self, vectors: Tensor, codes: Tensor) -> int:
-        """Move up to 8 codes that were not chosen for long to vectors that are far from their codes; return how many."""
+        """Move up to 8 codes that are unused for long to vectors that are far from their codes; return how many."""
         far = (vectors - codes).square().sum(-1).cpu()
-        far = far * (far > LONELY)
-        dead = (self.steps_done - self.last_chosen > self.recipe.dead_after).nonzero().squeeze(1)
-        dead = dead[: min(8, int((far > 0).sum()))]
-        if len(dead):
-            onto = torch.multinomial(far, len(dead), generator=self.generator)
-            self.model.quantize.embedding.weight[dead] = vectors[onto]
-            self.last_chosen[dead] = self.steps_done
-        return len(dead)
+        far = far * (far > MIN_REVIVAL_DISTANCE)
+        unused = (self.steps_done - self.last_chosen > self.recipe.dead_after).nonzero().squeeze(1)
+        unused = unused[: min(8, int((far > 0).sum()))]
+        if len(unused):
+            onto = torch.multinomial(far, len(unused), generator=self.generator)
+            self.model.quantize.embedding.weight[unused] = vectors[onto]
+            self.last_chosen[unused] = self.steps_done
+        return len(unused)
 
     def save(self, path: Path) -> None:
         """Write all that `resume` needs."""
-        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "centres": self.centres}
-        state |= {"last_chosen": self.last_chosen, "steps_done": self.steps_done}
-        state |= {"generator": self.generator.get_state(), "rng": self.rng.bit_generator.state}
-        write_state(state, path)
+        write_state(
+            {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "centres": self.centres,
+                "last_chosen": self.last_chosen,
+                "steps_done": self.steps_done,
+                "generator": self.generator.get_state(),
+                "rng": self.rng.bit_generator.state,
+            },
+            path,
+        )
 
     def resume(self, path: Path) -> None:
         """Continue exactly where `save` was called."""
@@ -210,9 +232,9 @@ class VQTrainer:
 def train_vq(
     config: VQConfig,
     recipe: VQRecipe,
+    *,
     pictures: PictureSource,
     folder: Path,
-    *,
     device: str = "cpu",
     dtype: torch.dtype = torch.bfloat16,
     start: VQModel | None = None,

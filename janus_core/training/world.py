@@ -1,6 +1,6 @@
 """What training needs beside the user's own data and checkpoint: a new model, and a world that samples are drawn from.
 
-The mini provides the one implementation (`mini/training.py`), and the command line passes it in.
+The command line passes an implementation in.
 """
 
 from pathlib import Path
@@ -14,11 +14,17 @@ from ..model.siglip import VisionModel
 from ..model.vq import VQModel
 from ..processing import Processor
 from .samples import Source
+from .stages import Stage
 
 
 class World(Protocol):
-    """A world of drawn pictures and the model made for it. It must be picklable: each process of a run gets a copy."""
+    """A world of drawn pictures and the model made for it. It must be picklable: each process of a run gets a copy.
 
+    `recipe` is the name of the world's own `stages`. Pictures are square, with sides of `picture_size` pixels.
+    """
+
+    recipe: str
+    stages: dict[str, Stage]
     picture_size: int
 
     def write_layout(self, folder: Path) -> JanusConfig:
@@ -33,12 +39,12 @@ class World(Protocol):
         """Pictures for the VQ tokenizer, uint8 [count, picture_size, picture_size, 3]."""
         ...
 
-    def sources(self, processor: Processor, vq: VQModel, phase: str, *, seed: int) -> dict[str, Source]:
+    def sources(self, processor: Processor, vq: VQModel, *, phase: str, seed: int) -> dict[str, Source]:
         """Sources of all kinds of samples. Raises InputError for a VQ tokenizer that was not trained on this world."""
         ...
 
     def train_siglip(
-        self, config: VisionConfig, settings: dict[str, Any], folder: Path, *, device: str, start: VisionModel | None
+        self, config: VisionConfig, settings: dict[str, Any], *, folder: Path, device: str, start: VisionModel | None
     ) -> VisionModel:
         """Train SigLIP, a new one or `start`, and write `siglip.safetensors`. Raises InputError for unknown settings."""
         ...

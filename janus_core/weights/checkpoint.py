@@ -1,7 +1,5 @@
 """Find a Janus checkpoint and open it: its weight files, and its config and tokenizer, in a folder or in one file."""
 
-from __future__ import annotations
-
 import json
 import pickle
 import zipfile
@@ -42,7 +40,7 @@ MAX_TEXT = 32_000_000  # characters; the largest tokenizer.json has under 8 mill
 
 @dataclass(frozen=True)
 class CheckpointFiles:
-    """A checkpoint on disk: `weights` files, and config and tokenizer in `folder`.
+    """A checkpoint's files: `weights`, and config and tokenizer in `folder`.
 
     For a self-contained file `texts` is its metadata, which takes the place of the folder's text files.
     """
@@ -75,8 +73,7 @@ class CheckpointFiles:
         """All files that are read."""
         if self.texts is not None:
             return self.weights
-        texts = (self.folder / name for name in TEXT_FILES)
-        return (*(path for path in texts if path.exists()), *self.weights)
+        return (*(path for name in TEXT_FILES if (path := self.folder / name).exists()), *self.weights)
 
     def describe(self, name: str) -> str:
         """Where the text file `name` is, for an error message."""
@@ -102,7 +99,7 @@ class CheckpointFiles:
                 f"{self.describe(name)} is not readable JSON ({error}): fetch the file again."
             ) from error
         if not isinstance(value, dict):
-            raise CheckpointError(f"{self.describe(name)} does not hold a JSON object: fetch the file again.")
+            raise CheckpointError(f"{self.describe(name)} is not a JSON object: fetch the file again.")
         return value
 
     def config(self) -> JanusConfig:
@@ -127,8 +124,8 @@ def metadata_texts(path: Path) -> dict[str, str] | None:
     for name, text in texts.items():
         if len(text) > MAX_TEXT:
             raise CheckpointError(
-                f"{path} carries a {name} of {len(text) / 1e6:.0f} MB, where {MAX_TEXT / 1e6:.0f} MB is far beyond any "
-                "model's: the file is damaged or not to be trusted, so fetch it from its own page."
+                f"{path} carries a {name} of {len(text) / 1e6:.0f} MB, more than the limit of {MAX_TEXT / 1e6:.0f} MB: the "
+                "file is damaged or not to be trusted, so fetch it from its own page."
             )
     return texts
 
@@ -168,7 +165,7 @@ def _only_weight_file(path: Path) -> Path:
     if len(loose) != 1:
         found = f"{len(loose)} weight files without an index" if loose else "no weight file"
         raise CheckpointError(
-            f"{path} holds {found}: a Janus folder has model.safetensors or pytorch_model.bin, "
+            f"{path} contains {found}: a Janus folder has model.safetensors or pytorch_model.bin, "
             "or shards with their .index.json."
         )
     return loose[0]
@@ -190,7 +187,7 @@ def _shards(index: Path) -> tuple[Path, ...]:
 def open_weights(files: tuple[Path, ...]) -> dict[str, Tensor]:
     """All tensors of a checkpoint by name, memory-mapped, so each is read from disk when it is used.
 
-    Raises CheckpointError for a file that is damaged, or a pickle that holds more than tensors.
+    Raises CheckpointError for a file that is damaged, or a pickle that contains more than tensors.
     """
     weights: dict[str, Tensor] = {}
     for path in files:
@@ -232,7 +229,7 @@ def _open_pickle(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} was refused: it is damaged or holds more than tensors, and a pickle that holds more can run code "
+            f"{path} was refused: it is damaged or contains more than tensors, and such a pickle can run code "
             "on your machine; fetch it from the model's own page."
         ) from error
     except Exception as error:  # a damaged pickle raises anything: KeyError, struct.error, AttributeError, ...

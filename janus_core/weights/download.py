@@ -1,6 +1,4 @@
-"""Download a published checkpoint into a folder. A download that stops resumes where it stopped."""
-
-from __future__ import annotations
+"""Download a published checkpoint into a folder. An interrupted download resumes."""
 
 import errno
 import hashlib
@@ -28,8 +26,8 @@ def fetch(model: Published, folder: Path, *, progress: Callable[[int, int, None]
     """Download the files of `model` that Janus reads into `folder / model.name`.
 
     The hub is the one that HF_ENDPOINT names, else huggingface.co. `progress(done, total, None)` is called several
-    times a second, in bytes, and may raise to stop: then nothing more is written, though the connection may stay open
-    for up to 10 MB more. What has arrived stays in a hidden folder beside the model's, where the next call resumes. The
+    times a second, in bytes, and may raise to stop: then nothing more is written, although up to 10 MB more may be
+    received. What has arrived stays in a hidden folder beside the model's, where the next call resumes. The
     model's own folder gets all of its files or none.
     Raises CheckpointError when the hub cannot be reached or refuses, a file arrives damaged, or the disk is too small.
     """
@@ -47,7 +45,7 @@ def fetch(model: Published, folder: Path, *, progress: Callable[[int, int, None]
     download.install()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _File:
     """One file of the model: `part` while it arrives, `whole` once its content is checked."""
 
@@ -55,7 +53,10 @@ class _File:
     size: int
     sha256: str | None
     whole: Path
-    part: Path
+
+    @property
+    def part(self) -> Path:
+        return self.whole.with_name(f"{self.whole.name}.part")
 
     @property
     def done(self) -> int:
@@ -131,8 +132,7 @@ class _Download:
                 # The content's hash is part of the name, so a file that has changed on the hub is not resumed.
                 content = re.sub(r"\W", "", sha256 or file.blob_id or "")
                 whole = self._staging / f"{content}-{file.rfilename}"
-                part = whole.with_name(f"{whole.name}.part")
-                files.append(_File(file.rfilename, file.size or 0, sha256, whole, part))
+                files.append(_File(name=file.rfilename, size=file.size or 0, sha256=sha256, whole=whole))
         return files, info.sha
 
     def _fetch(self, file: _File, url: str) -> None:
@@ -146,8 +146,8 @@ class _Download:
         if file.sha256 is not None and self._sha256(file.part) != file.sha256:
             file.part.unlink()
             raise CheckpointError(
-                f"{file.name} of {self.model.name} came damaged from {self._page} and was thrown away: run again to "
-                f"fetch it anew, or {self._by_hand}."
+                f"{file.name} of {self.model.name} came damaged from {self._page} and was deleted: run again to download "
+                f"it, or {self._by_hand}."
             )
         # 4. A stopped attempt must not rename a file that a later attempt may be writing.
         self.check_stopped()

@@ -1,6 +1,4 @@
-"""Fill a model from a checkpoint of either dialect, in any dtype: every tensor or an error."""
-
-from __future__ import annotations
+"""Fill a model from a checkpoint of either layout, in any dtype: every tensor or an error."""
 
 import re
 from collections import defaultdict
@@ -47,7 +45,7 @@ class TensorReader:
         for name, weight in list(self.expected.items()):
             if weight.dtype == torch.float8_e4m3fn:  # a file has one scale for the tensor, the model one for each row
                 self.expected[_scale_of(name)] = torch.empty((), dtype=torch.float32, device="meta")
-        self.where = str(files.weights[0] if len(files.weights) == 1 else files.folder)
+        self.source = str(files.weights[0] if len(files.weights) == 1 else files.folder)
         spell = transformers_keys if "lm_head.weight" in self.stored else lambda name: [name]
         # DeepSeek's name -> the file's tensors that make it up, stacked along dim 0.
         self.parts = {name: spell(name) for name in self.expected if not name.endswith(".weight_scale")}
@@ -55,22 +53,21 @@ class TensorReader:
         self._check_shapes()
         for name, parts in self.parts.items():
             if _scale_of(name) in self.expected and self._is_stored_as(parts, self.expected[name].dtype):
-                scale = self.stored[_scale_of(parts[0])]
-                self.expected[_scale_of(name)] = torch.empty_like(scale, dtype=torch.float32, device="meta")
+                self.expected[_scale_of(name)] = self.stored[_scale_of(parts[0])].to("meta", torch.float32)
 
     def _check_names(self) -> None:
         known = {part for parts in self.parts.values() for part in parts}
         missing = [part for part in known if part not in self.stored]
         if missing:
             raise CheckpointError(
-                f"{self.where} lacks {len(missing)} of the tensors its config asks for ({first_few(sorted(missing))}): "
+                f"{self.source} lacks {len(missing)} of the tensors its config asks for ({first_few(sorted(missing))}): "
                 "it is incomplete or belongs to another model."
             )
         known |= {_scale_of(part) for part in known if self._is_scaled(part)}
         unknown = [name for name in self.stored if name not in known and not IGNORED.search(name)]
         if unknown:
             raise CheckpointError(
-                f"{self.where} holds {len(unknown)} tensors that no Janus of its config has ({first_few(unknown)}): "
+                f"{self.source} holds {len(unknown)} tensors that its config does not have ({first_few(unknown)}): "
                 "its config.json belongs to another model."
             )
 
@@ -83,7 +80,7 @@ class TensorReader:
             if name.endswith(".pos_embed") and len(shape) == 2:
                 shape = [1, *shape]
             if not all(self.stored[part].is_floating_point() or self._is_scaled(part) for part in parts):
-                wrong.append(f"{parts[0]} holds {first.dtype}, not weights")
+                wrong.append(f"{parts[0]} has {first.dtype}, not weights")
             elif shape != expected or len({tensor.shape[1:] for tensor in tensors}) > 1:
                 wrong.append(f"{parts[0]} is {shape}, not {expected}")
             for part in filter(self._is_scaled, parts):
@@ -92,8 +89,8 @@ class TensorReader:
                     wrong.append(f"{_scale_of(part)} is {scale}, no scale of its weight")
         if wrong:
             raise CheckpointError(
-                f"{self.where} has {len(wrong)} tensors of another shape than its config.json asks for "
-                f"({first_few(wrong)}): config and weights belong to different models."
+                f"{self.source} has {len(wrong)} tensors of another shape than in config.json ({first_few(wrong)}): config "
+                "and weights belong to different models."
             )
 
     def _is_scaled(self, part: str) -> bool:
@@ -128,7 +125,7 @@ class TensorReader:
         return quantise(self._float_weight(parts), dtype)
 
 
-@collector_paused()  # a pass over all that is imported takes as long as making the layers
+@collector_paused()  # a garbage collection takes as long as building the layers
 def load_model(
     files: CheckpointFiles,
     device: torch.device | str = "cpu",

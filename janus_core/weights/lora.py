@@ -1,7 +1,5 @@
 """LoRA files in PEFT's or kohya's spelling: which weights of a Janus they change, and by what."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections import defaultdict
@@ -80,29 +78,26 @@ def read_lora(path: Path, model: nn.Module) -> list[LoraLayer]:
 
     Alpha is taken from the file's tensors, else from PEFT's adapter_config.json beside it, else it is the rank.
     Raises CheckpointError for a damaged file, for a layer that `model` lacks or has in another size, and for a file
-    that holds anything but plain LoRA layers.
+    with anything but plain LoRA layers.
     """
     weights = open_weights((path,))
     targets = lora_targets(model)
     layers = _layers(path, weights, targets)
-    peft = any(".lora_A." in name for name in weights)
-    scaling = _peft_scaling(path.parent) if peft else lambda rank: 1.0
+    scaling = _peft_scaling(path.parent) if any(".lora_A." in name for name in weights) else lambda rank: 1.0
     found, wrong = [], []
     for layer, parts in sorted(layers.items()):
         target, up, down = targets[layer], parts["up"], parts["down"]
-        if up.ndim != 2 or down.ndim != 2 or up.shape[1] != down.shape[0] or up.shape[1] < 1:
+        rank = up.shape[-1] if up.ndim else 0
+        if up.ndim != 2 or down.ndim != 2 or rank != down.shape[0] or rank < 1:
             wrong.append(f"{layer} is {list(up.shape)} times {list(down.shape)}")
         elif (up.shape[0], down.shape[1]) != target.shape:
             wrong.append(f"{layer} is for {[up.shape[0], down.shape[1]]}, not {list(target.shape)}")
         elif not all(tensor.is_floating_point() and tensor.isfinite().all() for tensor in (up, down)):
-            wrong.append(f"{layer} holds {up.dtype} that are no finite numbers")
+            wrong.append(f"{layer} has non-finite or integer values ({up.dtype})")
+        elif not math.isfinite(scale := float(parts["alpha"].sum()) / rank if "alpha" in parts else scaling(rank)):
+            wrong.append(f"{layer} has an alpha of {scale}")
         else:
-            rank = up.shape[1]
-            scale = float(parts["alpha"].sum()) / rank if "alpha" in parts else scaling(rank)
-            if math.isfinite(scale):
-                found.append(LoraLayer(target, up, down, scale))
-            else:
-                wrong.append(f"{layer} has an alpha of {scale}")
+            found.append(LoraLayer(target, up, down, scale))
     if wrong:
         raise CheckpointError(
             f"{path.name} does not fit this Janus in {len(wrong)} of {len(layers)} layers ({first_few(wrong)}): "
@@ -147,7 +142,7 @@ def _peft_scaling(folder: Path) -> Callable[[int], float]:
         raise CheckpointError(f"{where} has no usable lora_alpha and r: fetch the file again.")
     if config.get("alpha_pattern") or config.get("rank_pattern"):
         raise CheckpointError(
-            f"{where} gives layers an alpha or rank of their own, which is not read: merge the LoRA, or train it with one."
+            f"{where} sets alpha or rank per layer, which is not supported: merge the LoRA, or retrain it with a single value."
         )
 
     def scale(rank: int) -> float:

@@ -3,8 +3,6 @@
 q, k, v are one layer of the model, and gate, up another: a decode step then reads each group in one product.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """What a user sees while a node runs: the progress bar, preview frames, words of an answer; and the user's interrupt."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """ComfyUI's model folders: which checkpoints and LoRAs are in them, and which file a name in a workflow means."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

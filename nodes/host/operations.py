@@ -1,7 +1,5 @@
 """The layers that a model is built from under ComfyUI: its own, and 8-bit ones that it can offload and patch."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import comfy.float
@@ -44,7 +42,7 @@ class QuantisedHostedLinear(QuantisedLinear, Operations.Linear):
 
     def forward_comfy_cast_weights(self, input: torch.Tensor) -> torch.Tensor:
         if self.weight.device == input.device and unpatched_at_use(self):
-            return quantised_linear(input, self.weight, self.scale, self.bias)
+            return quantised_linear(input, self.weight, scale=self.scale, bias=self.bias)
         scale = self.scale.to(input.device)
         if self.weight_function:
             return F.linear(
@@ -53,7 +51,7 @@ class QuantisedHostedLinear(QuantisedLinear, Operations.Linear):
                 None if self.bias is None else self.bias.to(input),
             )
         weight, bias, stream = comfy.ops.cast_bias_weight(self, input, offloadable=True)
-        out = scaled_linear(input, weight, scale, bias)
+        out = scaled_linear(input, weight, scale=scale, bias=bias)
         comfy.ops.uncast_bias_weight(self, weight, bias, stream)
         return out
 

@@ -18,7 +18,7 @@ from torch import nn
 from ...janus_core import ImageTokens, Janus, load
 from ...janus_core.generation.execution import Execution
 from ...janus_core.memory import PARTS, Need, fitting_precision
-from ...janus_core.model.cpu_ops import multiplies_bfloat16
+from ...janus_core.model.cpu_ops import cpu_compute_dtype
 from ...janus_core.precision import EIGHT_BIT, NAMES, Precision
 from ...janus_core.weights.checkpoint import find
 from ...janus_core.weights.lora import LoraLayer
@@ -32,7 +32,7 @@ DTYPES = ("auto", *NAMES)
 def _compute_dtype(device: torch.device) -> torch.dtype:
     """The smallest dtype that the device is fast in."""
     if device.type == "cpu":  # ComfyUI would say float32 for every CPU
-        return torch.bfloat16 if multiplies_bfloat16() else torch.float32
+        return cpu_compute_dtype()
     if comfy.model_management.should_use_bf16(device):
         return torch.bfloat16
     return torch.float16 if comfy.model_management.should_use_fp16(device) else torch.float32
@@ -153,7 +153,7 @@ def _auto(checkpoint: str | Path, device: torch.device, stamps: object) -> Preci
             for model in comfy.model_management.loaded_models()
             if model is not None and model.load_device == device  # None: it was deleted
         )
-    precision = fitting_precision(source.config(), compute, source.dtype, memory)
+    precision = fitting_precision(source.config(), compute=compute, stored_dtype=source.dtype, memory=memory)
     logging.getLogger(__name__).info(
         f"Janus: dtype auto is {precision.name} for {checkpoint}, as {device} has {memory / 1e9:.1f} GB for it"
     )

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command.report(
         args,
         [
-            *command.speed(args, model, engines, {"transformers": twin.decode_image_tokens}),
+            *command.speed(args, model, engines=engines, decoders={"transformers": twin.decode_image_tokens}),
             lambda: loading(opened.save_pretrained, args.dtype, others, rounds=1 if args.quick else 3),
             lambda: jacobi(device),
         ],

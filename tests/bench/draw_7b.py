@@ -25,7 +25,7 @@ from janus_core.bench.random_weights import fill
 from janus_core.config import JanusConfig
 from janus_core.generation.execution import Execution
 from janus_core.generation.image import Drawing, draw_codes
-from janus_core.memory import peak_drawing, weight_bytes
+from janus_core.memory import total_drawing_bytes, weight_bytes
 from janus_core.model.janus import JanusModel
 from janus_core.precision import NAMES, Precision
 from janus_core.weights.loading import empty_model
@@ -71,7 +71,7 @@ def main() -> None:
     drew = time.perf_counter() - start
     model.gen_vision_model.decode(torch.zeros(1, h * w, dtype=torch.long), (h, w))
     embeddings = weight_bytes(config, arguments.dtype, ["language_model.model.embed_tokens"])
-    estimate = peak_drawing(config, arguments.dtype, 1) + embeddings
+    estimate = total_drawing_bytes(config, arguments.dtype, 1) + embeddings
     most = peak.bytes - before
     print(f"{done} codes in {drew:.0f} s; at most {most / 1e9:.2f} GB, estimated {estimate / 1e9:.2f} GB")
 

@@ -178,6 +178,6 @@ class Original:
         for _ in range(count):
             out = self.llama(inputs_embeds=embeds, use_cache=True, past_key_values=past)
             past = out.past_key_values
-            word = self.model.language_model.lm_head(out.last_hidden_state[:, -1:]).argmax(-1)
+            chosen = self.model.language_model.lm_head(out.last_hidden_state[:, -1:]).argmax(-1)
             token()
-            embeds = self.model.embed_text(word)
+            embeds = self.model.embed_text(chosen)

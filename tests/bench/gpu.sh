@@ -9,7 +9,7 @@ mkdir -p "$out"
 cd "$(dirname "$0")/../.."
 failed=0
 for allocator in native cudaMallocAsync; do  # ComfyUI's is the second
-    PYTORCH_CUDA_ALLOC_CONF=backend:$allocator python -m pytest -q -m gpu tests/unit/test_graph.py tests/unit/test_jacobi.py || failed=1
+    PYTORCH_CUDA_ALLOC_CONF=backend:$allocator python -m pytest -q -m gpu tests/unit || failed=1
 done
 for model in Janus-Pro-1B Janus-Pro-7B; do
     python tests/bench/beside.py --model "$model" --device cuda --pictures 1 16 --whole --triton \

@@ -32,9 +32,9 @@ from janus_core.bench.loading import add_tokenizer, in_fresh_process, process_me
 from janus_core.bench.random_weights import fill
 from janus_core.bench.table import markdown
 from janus_core.config import JanusConfig, published_config
+from janus_core.convert import convert
 from janus_core.model.janus import JanusModel
 from janus_core.precision import NAMES
-from janus_core.weights.convert import convert
 from janus_core.weights.names import split_fused
 
 NAME = "Janus-Pro-1B"
@@ -150,8 +150,8 @@ def compare(folder: Path, dtype: str, rounds: int) -> list[list[str]]:
     runs: dict[tuple[str, str], list[dict[str, float]]] = {(name, how): [] for name in sources for how in HOW}
     for _ in range(rounds):
         for how in HOW:
-            for name, (path, kind) in sources.items():
-                runs[name, how].append(in_fresh_process(measure, path, kind, how))
+            for name, (path, source_dtype) in sources.items():
+                runs[name, how].append(in_fresh_process(measure, path, source_dtype, how))
     lines = []
     for name, (path, _) in sources.items():
         size = sum(file.stat().st_size for file in weight_files(path))

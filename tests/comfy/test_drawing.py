@@ -14,7 +14,7 @@ from comfy_server import PACK, ComfyServer, Graph, Message, Run, node_of
 import janus_core
 from janus_core.config import JanusConfig
 from janus_core.model.janus import JanusModel
-from janus_core.weights.convert import save_weights
+from janus_core.weights.saving import save_weights
 
 TINY = PACK / "tests" / "data" / "tiny_deepseek"
 ESRGAN = "doubler.safetensors"

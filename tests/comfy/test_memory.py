@@ -10,7 +10,7 @@ import torch
 from comfy_server import ComfyServer, Graph, Message, Run, node_of, shipped
 from safetensors.torch import save_file
 
-from janus_core.model.cpu_ops import multiplies_bfloat16
+from janus_core.model.cpu_ops import cpu_compute_dtype
 
 RUNS = 50
 # A Stable Diffusion 3 of one block, 64 wide.
@@ -197,7 +197,7 @@ def test_flags_that_leave_no_memory_change_no_picture_but_what_auto_is(
 
     flags = ("--reserve-vram", "100000", "--disable-smart-memory", "--cache-none")
     with ComfyServer(tmp_path_factory.mktemp("short"), *flags) as short:
-        best = "bf16" if multiplies_bfloat16() else "fp32"
+        best = "bf16" if cpu_compute_dtype() == torch.bfloat16 else "fp32"
         assert drawn(short, best) == drawn(shared, best) == drawn(shared, "auto")
         assert drawn(short, "auto") == drawn(shared, "int8")
         assert "dtype auto is int8" in short.log.read_text()

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from comfy_server import PACK, ComfyServer, Graph, node_of, shipped
 
-from janus_core.model.cpu_ops import multiplies_bfloat16
+from janus_core.model.cpu_ops import cpu_compute_dtype
 
 TINY = PACK / "tests" / "data" / "tiny_deepseek"
 NODES = {
@@ -124,5 +125,5 @@ def test_the_log_says_what_dtype_auto_is(server: ComfyServer, drawing: Graph) ->
     seen = len(server.log.read_text())
     drawing[node_of(drawing, "JanusLoader")]["inputs"]["dtype"] = "auto"
     assert server.run(drawing).end == "execution_success"
-    best = "bf16" if multiplies_bfloat16() else "fp32"
+    best = "bf16" if cpu_compute_dtype() == torch.bfloat16 else "fp32"
     assert re.search(rf"dtype auto is {best} for .*tiny, as cpu has \d+\.\d GB", server.log.read_text()[seen:])

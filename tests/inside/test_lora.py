@@ -172,7 +172,7 @@ def test_a_lora_and_its_negative_cancel(hosted: Any, lora: Make) -> None:
 def test_drawing_rearranges_the_weights_of_layers_that_are_not_patched_at_each_use(
     pack: Any, hosted: Any, lora: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pack("janus_core.generation.cpu_kernels"), "LEAST", 1)
+    monkeypatch.setattr(pack("janus_core.generation.cpu_kernels"), "MIN_PACKED_WEIGHTS", 1)
     patched = hosted.with_lora(lora(1), 1.0)
     janus = patched.ready(patched.core.drawing_need("a red circle"))
 

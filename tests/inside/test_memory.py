@@ -93,7 +93,7 @@ def middling(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of random weights, large enough that what grows with the model outweighs what does not."""
     from janus_core.config import JanusConfig
     from janus_core.model.janus import JanusModel
-    from janus_core.weights.convert import save_weights
+    from janus_core.weights.saving import save_weights
 
     folder = tmp_path_factory.mktemp("models") / "middling"
     shutil.copytree(TINY, folder, ignore=shutil.ignore_patterns("*.safetensors"))
@@ -170,7 +170,7 @@ def test_nodes_ask_for_the_memory_they_take(
 def test_drawing_asks_for_the_copies_of_rearranged_weights_too(
     pack: Any, weights: Any, middling: Path, measure: Any, count: int, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pack("janus_core.generation.cpu_kernels"), "LEAST", 2**17)
+    monkeypatch.setattr(pack("janus_core.generation.cpu_kernels"), "MIN_PACKED_WEIGHTS", 2**17)
     hosted = weights.load_janus(middling, dtype)
     request = ("a red circle", count)
     ((asked, taken),) = measure(hosted, lambda: hosted.ready(hosted.core.drawing_need(*request)).generate(*request), [])
@@ -179,11 +179,11 @@ def test_drawing_asks_for_the_copies_of_rearranged_weights_too(
     assert taken <= asked <= 1.15 * taken + spare
 
 
-@pytest.mark.parametrize(("fast", "compute"), [(True, torch.bfloat16), (False, torch.float32)])
+@pytest.mark.parametrize("compute", [torch.bfloat16, torch.float32])
 def test_a_cpu_computes_8_bits_in_bfloat16_where_it_is_fast_at_that(
-    weights: Any, monkeypatch: pytest.MonkeyPatch, fast: bool, compute: torch.dtype
+    weights: Any, monkeypatch: pytest.MonkeyPatch, compute: torch.dtype
 ) -> None:
-    monkeypatch.setattr(weights, "multiplies_bfloat16", lambda: fast)
+    monkeypatch.setattr(weights, "cpu_compute_dtype", lambda: compute)
     hosted = weights.load_janus(TINY, "int8")
     assert hosted.core.dtype == hosted.core.model.gen_head.vision_head.weight.dtype == compute
     assert weights.load_janus(TINY, "fp32").core.dtype == torch.float32

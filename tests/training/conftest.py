@@ -15,7 +15,7 @@ from janus_core.processing import Processor
 from janus_core.training.samples import Source as SampleSource
 from janus_core.training.vq import to_pixels
 from janus_core.weights.checkpoint import CheckpointFiles
-from janus_core.weights.convert import save_weights
+from janus_core.weights.saving import save_weights
 
 HIDDEN = 32
 

@@ -15,25 +15,25 @@ from PIL import Image
 from weights_digest import digest
 
 import janus_core
+from janus_core.convert import convert
 from janus_core.errors import InputError
 from janus_core.mini import evaluate
 from janus_core.mini.drawing import DrawingSettings
 from janus_core.mini.eval_prompts import CATEGORIES, choose_prompts
 from janus_core.mini.geneval import draw_prompts
 from janus_core.mini.judge import follows
-from janus_core.mini.questions import QUESTION_KINDS
-from janus_core.mini.training import MiniWorld
+from janus_core.mini.questions import QUESTION_CATEGORIES
+from janus_core.mini.training import add_arguments
 from janus_core.mini.world import world_pictures
 from janus_core.training import cli
 from janus_core.training.samples import read_folder
-from janus_core.weights.convert import convert
 
 
 def command(*arguments: str) -> None:
     parser = argparse.ArgumentParser()
-    cli.add_arguments(parser)
+    add_arguments(parser)
     args = parser.parse_args([*arguments, "--device", "cpu", "--autocast", "fp32", "--dtype", "fp32"])
-    cli.run(args, MiniWorld())
+    args.run(args)
 
 
 @pytest.fixture
@@ -295,7 +295,7 @@ def test_the_evaluation_reports_every_category_and_keeps_pictures_as_geneval_doe
     assert json.loads((tmp_path / "report.json").read_text()) == report
     assert set(report["cfg"]) == {"1", "2"}
     assert set(report["cfg"]["1"]) == {*CATEGORIES, "mean"}
-    assert set(report["answers"]) == {*QUESTION_KINDS, "mean"}
+    assert set(report["answers"]) == {*QUESTION_CATEGORIES, "mean"}
     homes = sorted((tmp_path / "cfg2").iterdir())
     assert [home.name for home in homes] == [f"{i:05}" for i in range(12)]
     metadata = json.loads((homes[0] / "metadata.jsonl").read_text())
@@ -324,7 +324,7 @@ def test_genevals_own_prompts_are_drawn_into_its_layout(tiny_folder: Path, tmp_p
     janus = janus_core.load(tiny_folder)
     settings = DrawingSettings(pictures=2, seed=4, cfg_weight=2.0, temperature=1.0, top_p=1.0)
     prompts = tmp_path / "metadata.jsonl"
-    assert draw_prompts(janus, prompts, tmp_path / "out", settings) == 1
+    assert draw_prompts(janus, prompts, folder=tmp_path / "out", settings=settings) == 1
     assert json.loads((tmp_path / "out" / "00000" / "metadata.jsonl").read_text()) == lines[0]
     drawn = janus.decode(janus.generate("a photo of a bench", 2, seed=4, cfg_weight=2.0))[1]
     kept = np.asarray(Image.open(tmp_path / "out" / "00000" / "samples" / "00001.png"))

@@ -13,10 +13,11 @@ from weights_digest import digest
 from janus_core.errors import InputError
 from janus_core.generation.text import embed_prompts
 from janus_core.mini.questions import ask
+from janus_core.mini.training import RECIPE
 from janus_core.model.janus import JanusModel
 from janus_core.processing import Processor
 from janus_core.training.samples import Mixture, Sample, Source
-from janus_core.training.stages import ADAPTORS, KINDS, MINI, PAPER, Stage
+from janus_core.training.stages import ADAPTORS, KINDS, PAPER, Stage
 from janus_core.training.trainer import Trainer, run_stage
 from janus_core.weights.names import FUSED
 
@@ -29,10 +30,10 @@ def mixture(sources: dict[str, Source], stage: Stage, processor: Processor, seed
 
 
 def trainer(model: JanusModel, processor: Processor, sources: dict[str, Source], stage: Stage) -> Trainer:
-    return Trainer(model, processor, stage, mixture(sources, stage, processor), dtype=torch.float32)
+    return Trainer(model, processor, stage=stage, mixture=mixture(sources, stage, processor), dtype=torch.float32)
 
 
-@pytest.mark.parametrize("recipe", [MINI, PAPER], ids=["mini", "paper"])
+@pytest.mark.parametrize("recipe", [RECIPE, PAPER], ids=["mini", "paper"])
 @pytest.mark.parametrize("name", ["stage1", "stage2", "stage3"])
 def test_a_stage_trains_its_parts_and_leaves_the_others_bit_for_bit(name, recipe, model, processor, sources):
     stage = replace(recipe[name], **QUICK)
@@ -56,7 +57,7 @@ def test_the_stages_are_the_papers():
         "stage2": (1e-4, 5000, 512, (2, 3, 5)),
         "stage3": (4e-5, 0, 128, (5, 1, 4)),
     }
-    assert {s.condition_drop for s in (*PAPER.values(), *MINI.values())} == {0.1}
+    assert {s.condition_drop for s in (*PAPER.values(), *RECIPE.values())} == {0.1}
 
 
 @pytest.mark.parametrize("mix", [(1, 0, 3), (2, 3, 5), (5, 1, 4)])
@@ -73,13 +74,13 @@ def test_ratios_are_met_over_a_thousand_steps_and_a_tenth_of_the_prompts_are_dro
 
 
 def test_each_step_mixes_the_kinds(model, processor, sources):
-    run = trainer(model, processor, sources, replace(MINI["stage2"], **QUICK | {"batch": 32, "mix": (2, 3, 5)}))
+    run = trainer(model, processor, sources, replace(RECIPE["stage2"], **QUICK | {"batch": 32, "mix": (2, 3, 5)}))
     assert set(run.step()) == {*KINDS, "gradient", "rate"}
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_a_resumed_run_equals_one_never_stopped_bit_for_bit(ema, model, processor, sources, tmp_path: Path):
-    stage = replace(MINI["stage3"], **QUICK, ema=ema)
+    stage = replace(RECIPE["stage3"], **QUICK, ema=ema)
     whole, halves = copy.deepcopy(model), copy.deepcopy(model)
     run_stage(trainer(whole, processor, sources, stage), "stage3", tmp_path / "whole", report_every=1)
 
@@ -95,7 +96,7 @@ def test_a_resumed_run_equals_one_never_stopped_bit_for_bit(ema, model, processo
 
 
 def test_a_state_is_written_under_the_names_that_files_have(model, processor, sources, tmp_path: Path):
-    run = trainer(model, processor, sources, replace(MINI["stage2"], **QUICK, ema=0.9))
+    run = trainer(model, processor, sources, replace(RECIPE["stage2"], **QUICK, ema=0.9))
     run.step()
     run.save(tmp_path / "stage2.pt")
     state = torch.load(tmp_path / "stage2.pt", weights_only=True)
@@ -107,18 +108,27 @@ def test_a_state_is_written_under_the_names_that_files_have(model, processor, so
 
 
 def test_a_state_of_another_run_is_refused(model, processor, sources, tmp_path: Path):
-    run = trainer(model, processor, sources, replace(MINI["stage1"], **QUICK))
+    run = trainer(model, processor, sources, replace(RECIPE["stage1"], **QUICK))
     run.save(tmp_path / "stage.pt")
     with pytest.raises(ValueError, match="another run"):
-        trainer(model, processor, sources, replace(MINI["stage2"], **QUICK)).resume(tmp_path / "stage.pt")
+        trainer(model, processor, sources, replace(RECIPE["stage2"], **QUICK)).resume(tmp_path / "stage.pt")
 
 
 def test_loss_falls_on_a_fixed_batch(model, processor, sources):
-    stage = Stage(PARTS[:2] + PARTS[3:], 3e-3, 5, 40, 12, (1, 1, 2), micro_batch=12, condition_drop=0.0)
+    stage = Stage(
+        trained=PARTS[:2] + PARTS[3:],
+        learning_rate=3e-3,
+        warm_up=5,
+        steps=40,
+        batch=12,
+        micro_batch=12,
+        mix=(1, 1, 2),
+        condition_drop=0.0,
+    )
     fixed = mixture(sources, stage, processor)
     samples = [fixed.sample(i) for i in range(stage.batch)]
     fixed.sample = lambda index: samples[index % stage.batch]
-    run = Trainer(model, processor, stage, fixed, dtype=torch.float32)
+    run = Trainer(model, processor, stage=stage, mixture=fixed, dtype=torch.float32)
     losses = [run.step() for _ in range(40)]
     for kind in KINDS:
         assert losses[-1][kind] < 0.7 * losses[0][kind], kind
@@ -126,7 +136,7 @@ def test_loss_falls_on_a_fixed_batch(model, processor, sources):
 
 def test_accumulated_micro_batches_equal_one_batch(model, processor, sources):
     other = copy.deepcopy(model)
-    stage = replace(MINI["stage3"], **QUICK)
+    stage = replace(RECIPE["stage3"], **QUICK)
     trainer(model, processor, sources, stage).step()
     trainer(other, processor, sources, replace(stage, micro_batch=8)).step()
     for (name, a), b in zip(model.named_parameters(), other.parameters(), strict=True):
@@ -136,7 +146,7 @@ def test_accumulated_micro_batches_equal_one_batch(model, processor, sources):
 def test_the_drawing_loss_is_what_the_model_says_of_each_code_in_turn(model, processor, sources):
     rng = np.random.default_rng(0)
     samples = sorted((sources["generation"](rng, 0) for _ in range(3)), key=lambda s: len(s.ids))
-    run = trainer(model, processor, sources, MINI["stage2"])
+    run = trainer(model, processor, sources, RECIPE["stage2"])
     with torch.no_grad():
         found = run.losses(run.collate(samples), ["generation"] * 3)
         expected = 0.0
@@ -152,7 +162,7 @@ def test_the_drawing_loss_is_what_the_model_says_of_each_code_in_turn(model, pro
 def test_the_answer_loss_covers_the_answers_and_their_ends_and_nothing_else(model, processor, sources):
     rng = np.random.default_rng(1)
     samples = sorted((sources["understanding"](rng, 0) for _ in range(3)), key=lambda s: len(s.ids))
-    run = trainer(model, processor, sources, MINI["stage2"])
+    run = trainer(model, processor, sources, RECIPE["stage2"])
     with torch.no_grad():
         found = run.losses(run.collate(samples), ["understanding"] * 3)["understanding"].item()
         expected = 0.0

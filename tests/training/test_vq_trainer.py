@@ -51,7 +51,7 @@ def test_dead_codes_are_revived():
 
 def test_the_codes_start_as_means_of_patches_that_look_alike():
     patches = torch.eye(3).repeat_interleave(20, dim=0) * 4 + torch.randn(60, 3, generator=torch.manual_seed(0)) * 0.1
-    centres = seed_centres(patches, 3, torch.Generator().manual_seed(0))
+    centres = seed_centres(patches, 3, generator=torch.Generator().manual_seed(0))
     ids = nearest_centre(patches, centres)
     assert sorted(set(ids.tolist())) == [0, 1, 2]
     for group in range(3):
@@ -68,15 +68,16 @@ def test_patches_are_the_pixels_under_each_code():
 
 def test_a_resumed_run_equals_one_never_stopped_bit_for_bit(tmp_path: Path):
     recipe = replace(QUICK, decay=0.0)
-    whole = train_vq(TINY, recipe, world_pictures, tmp_path / "whole", dtype=torch.float32)
-    train_vq(TINY, replace(recipe, steps=2), world_pictures, tmp_path / "halves", dtype=torch.float32)
-    halves = train_vq(TINY, recipe, world_pictures, tmp_path / "halves", dtype=torch.float32)
+    whole = train_vq(TINY, recipe, pictures=world_pictures, folder=tmp_path / "whole", dtype=torch.float32)
+    settings = {"pictures": world_pictures, "folder": tmp_path / "halves", "dtype": torch.float32}
+    train_vq(TINY, replace(recipe, steps=2), **settings)
+    halves = train_vq(TINY, recipe, **settings)
     assert digest(halves) == digest(whole)
     assert [row["step"] for row in read_rows(tmp_path / "halves" / "vq.csv")] == ["2", "4"]
 
 
 def test_the_learning_rate_warms_up_stays_and_goes_down():
-    rates = [learning_rate_at(step, 1.0, 10, 100, 0.5) for step in range(101)]
+    rates = [learning_rate_at(step, peak=1.0, warm_up=10, steps=100, decay=0.5) for step in range(101)]
     assert rates[0] == pytest.approx(0.1) and rates[9] == rates[50] == 1.0
     assert rates[75] == pytest.approx(0.5) and rates[100] == 0.0
-    assert learning_rate_at(99, 1.0, 0, 100, 0.0) == 1.0
+    assert learning_rate_at(99, peak=1.0, warm_up=0, steps=100, decay=0.0) == 1.0

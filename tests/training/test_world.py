@@ -13,7 +13,7 @@ from janus_core.mini.code_init import init_codes_from_patches, joint_features, p
 from janus_core.mini.codes import WorldCodes
 from janus_core.mini.eval_prompts import CATEGORIES, all_prompts, choose_prompts
 from janus_core.mini.prompts import describe_scene, drawing_prompt
-from janus_core.mini.questions import QUESTION_KINDS, ask, plain_text
+from janus_core.mini.questions import QUESTION_CATEGORIES, ask, plain_text
 from janus_core.mini.samples import world_sources
 from janus_core.mini.vocabulary import UNKNOWN, build_tokenizer
 from janus_core.mini.world import (
@@ -42,7 +42,7 @@ def test_training_scenes_hold_no_held_out_combination_and_the_others_do():
 
 def test_training_questions_show_no_held_out_combination():
     rng = np.random.default_rng(0)
-    for kind in QUESTION_KINDS:
+    for kind in QUESTION_CATEGORIES:
         for _ in range(40):
             assert not any(held_out_combinations(scene) for scene in ask(kind, rng)[1])
 
@@ -81,7 +81,7 @@ def test_the_vocabulary_has_every_word_of_prompts_and_questions():
     tokenizer, rng = build_tokenizer(), np.random.default_rng(9)
     for index in range(500):
         held_out = bool(index % 2)
-        exchange, _ = ask(QUESTION_KINDS[index % len(QUESTION_KINDS)], rng, held_out=held_out)
+        exchange, _ = ask(QUESTION_CATEGORIES[index % len(QUESTION_CATEGORIES)], rng, held_out=held_out)
         scene = sample_scene(rng, sample_group_sizes(rng), held_out=held_out)
         for text in (
             exchange.question,
@@ -116,7 +116,7 @@ def test_words_come_back_as_they_went_in():
     assert tokenizer.encode("A Red CIRCLE.").ids == tokenizer.encode("a red circle").ids
 
 
-@pytest.mark.parametrize("kind", QUESTION_KINDS)
+@pytest.mark.parametrize("kind", QUESTION_CATEGORIES)
 def test_questions_are_answered_from_the_scene(kind: str):
     """The answers vary with the scene, and none is so common that guessing it would pass."""
     rng = np.random.default_rng(4)

@@ -52,8 +52,8 @@ def test_each_engine_says_so_at_each_of_its_tokens(model):
     for engine in (Original(model, twin, device), Transformers(twin, device), Ours(model, device)):
         said: list[str] = []
         engine.draw(prompt_of(12), steps=5, count=2, token=lambda said=said: said.append("code"))
-        engine.answer(question, pixels, count=4, token=lambda said=said: said.append("word"))
-        assert said == ["code"] * 5 + ["word"] * 4, engine.name
+        engine.answer(question, pixels, count=4, token=lambda said=said: said.append("token"))
+        assert said == ["code"] * 5 + ["token"] * 4, engine.name
 
 
 @torch.no_grad()

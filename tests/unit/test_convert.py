@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 import janus_core
 from janus_core import CheckpointError, InputError
 from janus_core.__main__ import main
+from janus_core.convert import convert
 from janus_core.model.quantised import QUANTISED
 from janus_core.precision import FLOATS, NAMES
 from janus_core.weights.checkpoint import find, metadata_texts
-from janus_core.weights.convert import convert
 from janus_core.weights.names import split_fused
 
 DATA = Path(__file__).parents[1] / "data"

@@ -12,25 +12,25 @@ import janus_core
 from janus_core import InputError
 from janus_core.__main__ import main
 from janus_core.bench.dtypes import answering_agreement, drawing_agreement
+from janus_core.convert import convert
 from janus_core.model.quantised import QuantisedLinear, dequantise, quantise
 from janus_core.precision import EIGHT_BIT, NAMES, Precision
-from janus_core.weights.convert import convert
 
 TINY = Path(__file__).parents[1] / "data" / "tiny_deepseek"
-KINDS = pytest.mark.parametrize("kind", EIGHT_BIT.values(), ids=EIGHT_BIT)
+EIGHT_BIT_DTYPES = pytest.mark.parametrize("dtype", EIGHT_BIT.values(), ids=EIGHT_BIT)
 
 
 def drawn(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
-@KINDS
-def test_rounding_is_to_the_nearest_of_the_type(kind):
+@EIGHT_BIT_DTYPES
+def test_rounding_is_to_the_nearest_of_the_type(dtype):
     weight = drawn(64, 96) * torch.logspace(-3, 2, 64)[:, None]
-    small, scale = quantise(weight, kind)
-    assert small.dtype == kind and scale.dtype == torch.float32
+    small, scale = quantise(weight, dtype)
+    assert small.dtype == dtype and scale.dtype == torch.float32
     error = (dequantise(small, scale) - weight).abs()
-    if kind == torch.int8:
+    if dtype == torch.int8:
         assert scale.shape == (64, 1) and small.abs().amax(dim=1).eq(127).all()
         assert (error <= scale / 2 * (1 + 1e-5)).all()
     else:
@@ -39,34 +39,34 @@ def test_rounding_is_to_the_nearest_of_the_type(kind):
         assert (error <= torch.maximum(weight.abs() * 2**-4, smallest * 2**-4) * (1 + 1e-5)).all()
 
 
-@KINDS
-def test_nothing_but_zeros_stays_zeros(kind):
-    small, scale = quantise(torch.zeros(8, 8), kind)
+@EIGHT_BIT_DTYPES
+def test_nothing_but_zeros_stays_zeros(dtype):
+    small, scale = quantise(torch.zeros(8, 8), dtype)
     assert torch.equal(dequantise(small, scale), torch.zeros(8, 8))
 
 
-def layer_of(weight: torch.Tensor, bias: torch.Tensor | None, kind: torch.dtype) -> QuantisedLinear:
+def layer_of(weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> QuantisedLinear:
     out, width = weight.shape
-    layer = QuantisedLinear(width, out, bias=bias is not None, dtype=kind, compute=torch.float32)
-    small, scale = quantise(weight, kind)
+    layer = QuantisedLinear(width, out, bias=bias is not None, dtype=dtype, compute=torch.float32)
+    small, scale = quantise(weight, dtype)
     state = {"weight": small, "weight_scale": scale.expand(out, 1)} | ({} if bias is None else {"bias": bias})
     layer.load_state_dict(state, assign=True)
     return layer
 
 
-@KINDS
+@EIGHT_BIT_DTYPES
 @pytest.mark.parametrize("biased", [True, False])
-def test_a_layer_computes_with_the_weight_its_8_bits_stand_for(kind, biased):
+def test_a_layer_computes_with_the_weight_its_8_bits_stand_for(dtype, biased):
     weight, x, bias = drawn(48, 96), drawn(5, 7, 96), drawn(48) if biased else None
-    layer = layer_of(weight, bias, kind)
+    layer = layer_of(weight, bias, dtype)
     expected = F.linear(x, dequantise(layer.weight, layer.weight_scale), bias)
     torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
 
 
-@KINDS
-def test_a_long_sum_does_not_overflow_in_half(kind):
+@EIGHT_BIT_DTYPES
+def test_a_long_sum_does_not_overflow_in_half(dtype):
     weight, x = drawn(8, 4096).abs(), drawn(2, 4096).abs() * 4
-    layer = layer_of(weight, None, kind)
+    layer = layer_of(weight, None, dtype)
     assert (layer.weight.float() @ x.T).max() > torch.finfo(torch.float16).max
     expected = F.linear(x, dequantise(layer.weight, layer.weight_scale))
     torch.testing.assert_close(layer(x.half()).float(), expected, rtol=2e-3, atol=0)
@@ -88,21 +88,20 @@ def test_the_model_draws_as_one_with_the_rounded_weights_written_out(janus, tmp_
 )
 def test_small_weights_change_little(janus, pictures, dtype, kl, same):
     other = janus_core.load(TINY, dtype=dtype)
-    drawing = drawing_agreement(janus, other, "a red circle", janus.generate("a red circle", 4).ids)
-    answering = answering_agreement(janus, other, "What is it?", pictures(1)[0])
+    drawing = drawing_agreement(janus, other, prompt="a red circle", codes=janus.generate("a red circle", 4).ids)
+    answering = answering_agreement(janus, other, question="What is it?", picture=pictures(1)[0])
     for agreement in (drawing, answering):
         assert 0 < agreement.kl < kl and agreement.same > same
 
 
 def test_a_model_agrees_with_itself_and_not_with_noise(janus, pictures):
     other, codes = janus_core.load(TINY), janus.generate("a red circle", 2).ids
-    assert drawing_agreement(janus, other, "a red circle", codes) == answering_agreement(
-        janus, other, "What is it?", pictures(1)[0]
-    )
-    assert drawing_agreement(janus, other, "a red circle", codes).same == 1
+    drawing = drawing_agreement(janus, other, prompt="a red circle", codes=codes)
+    assert drawing == answering_agreement(janus, other, question="What is it?", picture=pictures(1)[0])
+    assert drawing.same == 1
     for layer in other.model.language_model.model.layers:
         layer.self_attn.o_proj.weight.normal_(0, 1)
-    assert drawing_agreement(janus, other, "a red circle", codes).same < 0.5
+    assert drawing_agreement(janus, other, prompt="a red circle", codes=codes).same < 0.5
 
 
 @pytest.mark.parametrize("name", ["int4", "BF16", "", "float32"])

@@ -91,7 +91,7 @@ def test_alpha_from_pefts_config(janus: janus_core.Janus, path: Path, extra: dic
     [
         ({"r": 8, "lora_alpha": 16}, "rank 8 where the LoRA beside it has 4"),
         ({"r": RANK}, "no usable lora_alpha"),
-        ({"r": RANK, "lora_alpha": 16, "alpha_pattern": {"q_proj": 3}}, "alpha or rank of their own"),
+        ({"r": RANK, "lora_alpha": 16, "alpha_pattern": {"q_proj": 3}}, "alpha or rank per layer"),
     ],
 )
 def test_pefts_config_that_cannot_be_meant(janus: janus_core.Janus, path: Path, config: dict, expected: str) -> None:
@@ -117,7 +117,7 @@ REFUSED = {
     "half a layer": ({k: v for k, v in WHOLE.items() if "lora_A" in k}, "only a part of .*q_proj"),
     "only an alpha": (WHOLE | {f"{HEAD}.alpha": torch.tensor(1.0)}, "only a part of gen_head"),
     "nothing": ({}, "no LoRA layer"),
-    "NaN": ({k: v * float("nan") for k, v in WHOLE.items()}, "no finite numbers"),
+    "NaN": ({k: v * float("nan") for k, v in WHOLE.items()}, "non-finite or integer values"),
     "whole numbers": ({k: v.long() for k, v in WHOLE.items()}, "torch.int64"),
     "ranks that differ": (WHOLE | {f"{LAYER}.lora_A.weight": torch.ones(3, 64)}, r"\[64, 4\] times \[3, 64\]"),
     "an alpha of NaN": (WHOLE | {f"{LAYER}.alpha": torch.tensor(float("nan"))}, "alpha"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -34,7 +36,12 @@ def middling(request, janus) -> Janus:
     model = JanusModel(config, dtype=request.param).eval().requires_grad_(False)
     for weight in model.parameters():
         weight.normal_(0, 0.02)
-    return Janus(model, janus.processor, Precision(request.param), Execution(torch.device("cpu")))
+    return Janus(model, janus.processor, precision=Precision(request.param), execution=Execution(torch.device("cpu")))
+
+
+def drawing_of(config: JanusConfig, prompt: int, count: int, **settings: Any) -> image.Drawing:
+    """`count` pictures of the model's own size from a prompt of `prompt` tokens."""
+    return image.Drawing(prompt=[0] * prompt, pad=0, steps=math.prod(config.grid), count=count, **settings)
 
 
 def close_above(estimate: int, measured: int) -> None:
@@ -48,10 +55,11 @@ def test_drawing_and_decoding(middling, count, cfg_weight):
     with LiveBytes(weights) as drawing:
         tokens = middling.generate(prompt, count, cfg_weight=cfg_weight)
     length = len(middling.processor.drawing_prompt(prompt))
-    close_above(memory.drawing_bytes(config, middling.dtype, count, length, guided=cfg_weight != 1), drawing.peak)
+    work = drawing_of(config, length, count, cfg_weight=cfg_weight)
+    close_above(memory.drawing_bytes(config, middling.dtype, work), drawing.peak)
     with LiveBytes(weights) as decoding:
         middling.decode(tokens)
-    close_above(memory.decoding_bytes(config, middling.dtype, count), decoding.peak)
+    close_above(memory.decoding_bytes(config, middling.dtype, pictures=count), decoding.peak)
 
 
 @pytest.mark.parametrize(("count", "window"), [(1, 4), (1, 16), (4, 8)])
@@ -59,21 +67,21 @@ def test_drawing_ahead(middling, count, window):
     with LiveBytes(list(middling.model.parameters())) as drawing:
         middling.generate("a red circle", count, sampler="jacobi", window=window)
     length, config = len(middling.processor.drawing_prompt("a red circle")), middling.model.config
-    close_above(memory.drawing_bytes(config, middling.dtype, count, length, window=window), drawing.peak)
+    work = drawing_of(config, length, count, window=window)
+    close_above(memory.drawing_bytes(config, middling.dtype, work), drawing.peak)
 
 
 @pytest.mark.parametrize("count", [1, 4])
 def test_drawing_from_rearranged_weights(middling, monkeypatch, count):
-    monkeypatch.setattr(cpu_kernels, "LEAST", 2**17)
+    monkeypatch.setattr(cpu_kernels, "MIN_PACKED_WEIGHTS", 2**17)
     with LiveBytes(list(middling.model.parameters())) as drawing:
         middling.generate("a red circle", count)
     length, config = len(middling.processor.drawing_prompt("a red circle")), middling.model.config
-    copies = cpu_kernels.copied_bytes(middling.model.drawing_parts, 2 * count, middling.device)
+    copies = cpu_kernels.copied_bytes(middling.model.drawing_parts, rows=2 * count, device=middling.device)
     assert copies > 0.2 * drawing.peak
-    close_above(copies + memory.drawing_bytes(config, middling.dtype, count, length), drawing.peak)
-    assert middling.drawing_need("a red circle", count).bytes == copies + memory.drawing_bytes(
-        config, middling.dtype, count, length
-    )
+    estimate = copies + memory.drawing_bytes(config, middling.dtype, drawing_of(config, length, count))
+    close_above(estimate, drawing.peak)
+    assert middling.drawing_need("a red circle", count).bytes == estimate
 
 
 @pytest.mark.parametrize("count", [1, 4, 16])
@@ -83,7 +91,8 @@ def test_describing(middling, count):
     with LiveBytes([*middling.model.parameters(), *pictures]) as describing:
         middling.answer_batch([question] * count, pictures, max_new_tokens=8, temperature=1.0)
     prompt = len(middling.processor.question_prompt(question, 1))
-    close_above(memory.describing_bytes(config, middling.dtype, count, prompt, new=8), describing.peak)
+    estimate = memory.answering_bytes(config, middling.dtype, rows=count, prompt=prompt, new=8, pictures=count)
+    close_above(estimate, describing.peak)
 
 
 def test_weights_are_counted_to_the_byte(janus):
@@ -103,8 +112,9 @@ def test_the_published_sizes():
 def test_a_7b_of_8_bits_draws_within_12_gb():
     config = JanusConfig.preset("Janus-Pro-7B")
     for dtype in ("fp8_e4m3fn", "int8"):
-        drawing = memory.drawing_bytes(config, dtype, 1, 64) + memory.decoding_bytes(config, dtype, 1)
-        assert memory.weight_bytes(config, dtype) + drawing < 12e9
+        drawing = memory.drawing_bytes(config, dtype, drawing_of(config, 64, 1))
+        work = drawing + memory.decoding_bytes(config, dtype, pictures=1)
+        assert memory.weight_bytes(config, dtype) + work < 12e9
     assert memory.weight_bytes(config, "bf16") > 12e9
 
 
@@ -175,22 +185,27 @@ ONE, SEVEN = "Janus-Pro-1B", "Janus-Pro-7B"
     ],
 )
 def test_auto_is_the_best_type_of_the_device_that_fits_else_int8(name, compute, gigabytes, expected):
-    found = memory.fitting_precision(JanusConfig.preset(name), compute, None, gigabytes * 1e9)
+    found = memory.fitting_precision(
+        JanusConfig.preset(name), compute=compute, stored_dtype=None, memory=gigabytes * 1e9
+    )
     assert found.name == expected and found.compute == compute
 
 
 @pytest.mark.parametrize("written", ["int8", "fp8_e4m3fn"])
 @pytest.mark.parametrize("gigabytes", [1, 100])
 def test_auto_keeps_the_8_bits_a_file_was_written_in(written, gigabytes):
-    found = memory.fitting_precision(JanusConfig.preset(SEVEN), torch.float16, written, gigabytes * 1e9)
+    found = memory.fitting_precision(
+        JanusConfig.preset(SEVEN), compute=torch.float16, stored_dtype=written, memory=gigabytes * 1e9
+    )
     assert found == Precision.of(written, torch.float16) and found.name == written
 
 
 def test_auto_turns_to_int8_just_where_one_picture_no_longer_fits():
     config = JanusConfig.preset(SEVEN)
-    peak = max(memory.peak_drawing(config, "bf16", 1), memory.peak_answering(config, "bf16", 1))
-    assert memory.fitting_precision(config, torch.bfloat16, "bf16", peak).name == "bf16"
-    assert memory.fitting_precision(config, torch.bfloat16, "bf16", peak - 1).name == "int8"
+    peak = max(memory.total_drawing_bytes(config, "bf16", 1), memory.total_answering_bytes(config, "bf16", 1))
+    for free, expected in ((peak, "bf16"), (peak - 1, "int8")):
+        found = memory.fitting_precision(config, compute=torch.bfloat16, stored_dtype="bf16", memory=free)
+        assert found.name == expected
 
 
 def test_every_dtype_is_called_as_it_is_typed():

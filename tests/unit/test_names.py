@@ -10,10 +10,11 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 import janus_core
+from janus_core.convert import convert
 from janus_core.weights.checkpoint import find
-from janus_core.weights.convert import convert, save_weights
 from janus_core.weights.loading import load_model
 from janus_core.weights.names import FUSED, split_fused, tensor_slices
+from janus_core.weights.saving import save_weights
 
 DATA = Path(__file__).parents[1] / "data"
 TINY = DATA / "tiny_deepseek"

@@ -112,8 +112,8 @@ def test_progress_is_called_at_each_step_and_may_stop(exact: janus_core.Janus) -
 
 
 def test_a_model_on_the_cpu_gets_no_graphs(exact: janus_core.Janus) -> None:
-    assert CPU.in_place([exact.model]) and not CPU.records([exact.model])
-    assert not Execution(torch.device("cuda")).records([exact.model])
+    assert CPU.weights_ready([exact.model]) and not CPU.uses_graphs([exact.model])
+    assert not Execution(torch.device("cuda")).uses_graphs([exact.model])
 
 
 @torch.no_grad()
@@ -151,8 +151,8 @@ def test_a_graph_draws_what_the_same_steps_draw_without_it(
         janus.execution = replace(plain, kernels=kernels)
     parts = janus.model.drawing_parts
     norm = janus.model.language_model.model.norm
-    assert plain.records(parts)
-    assert not replace(plain, unpatched=lambda layer: layer is not norm).records(parts)
+    assert plain.uses_graphs(parts)
+    assert not replace(plain, unpatched=lambda layer: layer is not norm).uses_graphs(parts)
     for cfg_weight in (1.0, 5.0):
         captured.clear()
         drawn = janus.generate(prompt, 5, seed=3, cfg_weight=cfg_weight).ids

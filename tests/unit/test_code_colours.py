@@ -3,7 +3,7 @@
 import torch
 
 import janus_core
-from janus_core.preview import code_colours
+from janus_core.code_colours import code_colours
 
 
 def test_a_code_has_about_the_colour_that_its_patch_is_decoded_to() -> None:

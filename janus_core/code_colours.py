@@ -1,7 +1,5 @@
 """One colour for each code, for fast previews: a linear map from codebook vectors, fitted to the VQ decoder."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
@@ -28,6 +26,5 @@ def code_colours(janus: Janus) -> Tensor:
     vectors = vq.quantize.lookup(torch.arange(size, device=janus.device)).float().cpu()
     centre, middle = vectors[samples].mean(0), colours.mean(0)
     x, y = vectors[samples] - centre, colours - middle
-    weight = RIDGE * len(x) * x.square().mean() * torch.eye(x.shape[1])
-    fitted = (vectors - centre) @ torch.linalg.solve(x.T @ x + weight, x.T @ y) + middle
-    return fitted.clamp(0, 1)
+    penalty = RIDGE * len(x) * x.square().mean() * torch.eye(x.shape[1])
+    return ((vectors - centre) @ torch.linalg.solve(x.T @ x + penalty, x.T @ y) + middle).clamp(0, 1)

@@ -1,6 +1,4 @@
-"""Write weights: a checkpoint as one self-contained safetensors file, and a trained model beside its config."""
-
-from __future__ import annotations
+"""Write a checkpoint as a single self-contained safetensors file."""
 
 import json
 import os
@@ -10,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..errors import CheckpointError, InputError
-from ..precision import NAMES, SAFETENSORS, Precision
-from ..processing import Processor
-from .checkpoint import TEXT_FILES, CheckpointFiles, find
-from .loading import TensorReader, empty_model
-from .names import split_fused
+from .errors import CheckpointError, InputError
+from .precision import SAFETENSORS, Precision
+from .processing import Processor
+from .weights.checkpoint import TEXT_FILES, CheckpointFiles, find
+from .weights.loading import TensorReader, empty_model
 
 
 def convert(
@@ -28,26 +24,24 @@ def convert(
     dtype: str = "bf16",
     progress: Callable[[int, int, None], None] | None = None,
 ) -> Path:
-    """Write any checkpoint that loads as one file that loads alone, config and tokenizer in its metadata.
+    """Write a checkpoint as a single self-contained file, with config and tokenizer in its metadata.
 
     Tensors have DeepSeek's names and are cast to `dtype`, one of precision.NAMES, one at a time. The file gets its name
-    once it is whole. `progress(step, total, None)` is called after each tensor and may raise to stop, which leaves
+    when it is complete. `progress(step, total, None)` is called after each tensor and may raise to stop, which leaves
     nothing behind. Returns `path`.
     Raises CheckpointError when the checkpoint would not load, InputError when `path` cannot or must not be written.
     """
-    path = Path(path)
-    if dtype not in NAMES:
-        raise InputError(f"There is no dtype {dtype!r}: choose one of {', '.join(NAMES)}.")
+    path, precision = Path(path), Precision.of(dtype)
     if path.suffix.lower() != ".safetensors":
-        raise InputError(f"{path} does not end in .safetensors, which it will be: give it that ending.")
+        raise InputError(f"{path} does not end in .safetensors, as the file must: add that ending.")
     if not path.parent.is_dir():
-        raise InputError(f"There is no folder {path.parent}: make it first, or choose another.")
+        raise InputError(f"There is no folder {path.parent}: create it, or choose another.")
     _refuse_overwriting(path)
     files = find(checkpoint)
     config = files.config()
     Processor(files, config)  # raises where the tokenizer would not load
-    tensors = TensorReader(files, empty_model(config, Precision.of(dtype)))
-    header, offsets, size = _header(tensors.expected, _texts(files, dtype))
+    tensors = TensorReader(files, empty_model(config, precision))
+    header, offsets, size = _header(tensors.expected, _texts(files, precision.name))
     free = shutil.disk_usage(path.parent).free
     if size > free:
         raise InputError(
@@ -66,9 +60,7 @@ def convert(
         _refuse_overwriting(path)
         partial.rename(path)
     except OSError as error:
-        raise InputError(
-            f"{path} could not be written ({error}): see to the disk, or choose another folder."
-        ) from error
+        raise InputError(f"{path} could not be written ({error}): check the disk, or choose another folder.") from error
     finally:
         partial.unlink(missing_ok=True)
     return path
@@ -76,11 +68,13 @@ def convert(
 
 def _refuse_overwriting(path: Path) -> None:
     if path.exists():
-        raise InputError(f"{path} is there already, and is not overwritten: choose another name, or remove it first.")
+        raise InputError(
+            f"{path} is there already and will not be overwritten: choose another name, or remove it first."
+        )
 
 
 def _texts(files: CheckpointFiles, dtype: str) -> dict[str, str]:
-    """The file's metadata. `name` is one that says Janus-1.3B if any does: the role names depend on it."""
+    """The file's metadata. `name` is kept because Janus-1.3B is recognised by its name only."""
     texts = {name: text for name in TEXT_FILES if (text := files.read(name)) is not None}
     name = max(files.names, key=lambda name: "1.3b" in name.lower())
     return {"format": "pt", "name": name, "dtype": dtype} | texts
@@ -93,7 +87,7 @@ def _header(tensors: dict[str, Tensor], texts: dict[str, str]) -> tuple[bytes, d
     """
     entries: dict[str, Any] = {"__metadata__": texts}
     offsets, end = {}, 0
-    # 1. Tensors of the largest types come first, so that each begins at a multiple of its own item size.
+    # 1. The tensors with the largest items come first, so that each begins at a multiple of its own item size.
     for name, tensor in sorted(tensors.items(), key=lambda item: -item[1].itemsize):
         offsets[name], end = end, end + tensor.nbytes
         entries[name] = {
@@ -108,10 +102,3 @@ def _header(tensors: dict[str, Tensor], texts: dict[str, str]) -> tuple[bytes, d
     if len(text) > 100_000_000:
         raise CheckpointError("The config and tokenizer are too large for the header of a safetensors file.")
     return len(text).to_bytes(8, "little") + text, offsets, 8 + len(text) + end
-
-
-def save_weights(model: nn.Module, folder: Path, dtype: torch.dtype) -> None:
-    """Write a model's `model.safetensors` into a folder, cast to `dtype`, under DeepSeek's tensor names."""
-    state = split_fused(model.state_dict())
-    tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in state.items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
