@@ -17,6 +17,6 @@ def first_few(names: list[str]) -> str:
 def context_exceeded(what: str, *, used: int, new: int, limit: int, cure: str) -> InputError:
     """The error for a prompt of `used` tokens that leaves no room for `new` ones in a context of `limit`."""
     return InputError(
-        f"The {what} takes {used} tokens and {new} more are needed, {used + new} in all, but the model's context is "
+        f"The {what} takes {used} tokens and {new} more are needed, {used + new} in all, but the model holds "
         f"{limit}: {cure}."
     )
