@@ -107,12 +107,19 @@ def add_bench(command: argparse.ArgumentParser) -> None:
     run.add_arguments(command)
 
 
+def add_doctor(command: argparse.ArgumentParser) -> None:
+    from . import doctor
+
+    doctor.add_arguments(command)
+
+
 # Commands that are imported only when they are asked for: drawing a picture needs none of what they need.
 LARGER = {
     "train": (add_train, "train the mini Janus, or fine-tune a checkpoint"),
     "eval": (add_eval, "score drawing and answering in the mini's world"),
     "dtypes": (add_dtypes, "show what each dtype costs in memory and fidelity"),
     "bench": (add_bench, "measure speed beside what memory allows"),
+    "doctor": (add_doctor, "check this machine; for bug reports"),
 }
 
 
