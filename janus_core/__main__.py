@@ -83,6 +83,7 @@ LAZY_COMMANDS = {
     "eval": (".mini.evaluate", "score drawing and answering in the mini's world"),
     "dtypes": (".bench.dtypes", "show what each dtype costs in memory and fidelity"),
     "bench": (".bench.command", "measure speed, compared with the memory-bandwidth limit"),
+    "doctor": (".doctor", "check this machine; for bug reports"),
 }
 
 

@@ -100,7 +100,7 @@ def fitting_precision(
 def cache_bytes(config: LlamaConfig, compute: torch.dtype, *, rows: int, length: int) -> int:
     """Bytes of a KV cache for `rows` sequences of `length` tokens."""
     keys_and_values = 2 * config.num_hidden_layers * config.hidden_size
-    return keys_and_values * rows * whole_blocks(length) * compute.itemsize
+    return keys_and_values * rows * length * compute.itemsize
 
 
 def layer_bytes(config: LlamaConfig, precision: Precision, tokens: int, *, casting: bool = True) -> int:
@@ -136,15 +136,15 @@ def drawing_bytes(
     prefixes, prompt, window = len(drawing.prefixes), len(drawing.prompt), drawing.window
     sequences = prefixes * drawing.count
     # The prefill: the prefixes' own cache, and one layer.
-    prefix_cache = cache_bytes(llama, compute, rows=prefixes, length=prompt)
+    prefix_cache = cache_bytes(llama, compute, rows=prefixes, length=whole_blocks(prompt))
     prefill = prefix_cache + layer_bytes(llama, precision, prefixes * prompt)
     # The copy of the prefixes to all rows: of the keys, then of the values, beside the hidden states and embeddings.
-    repeated = cache_bytes(llama, compute, rows=sequences, length=prompt) // 2
+    repeated = cache_bytes(llama, compute, rows=sequences, length=whole_blocks(prompt)) // 2
     copying = prefix_cache + repeated + 2 * prefixes * prompt * llama.hidden_size * size
     # A step, at its largest: one layer; or the head with its two activations and logits; or sampling; or moving one
     # layer's keys as a CPU cache grows.
     length = prompt + drawing.steps - 1 + (window + 1 if window > 1 else 0)
-    cache = cache_bytes(llama, compute, rows=sequences, length=length)
+    cache = cache_bytes(llama, compute, rows=sequences, length=whole_blocks(length))
     layer = layer_bytes(llama, precision, drawing.rows, casting=casting)
     head = drawing.rows * (2 * config.gen_head_width + codes) * size
     sampling = drawing.count * window * codes * SAMPLING
@@ -172,7 +172,7 @@ def answering_bytes(
     masks = rows * prompt**2 * (1 + size) if rows > 1 else 0  # bool, and as added to the scores
     prompt_layer = embeddings + masks + layer_bytes(llama, precision, rows * prompt)
     head = 2 * embeddings + rows * llama.vocab_size * SAMPLING  # the prompt's hidden states beside them
-    cache = cache_bytes(llama, precision.compute, rows=rows, length=prompt + new - 1)
+    cache = cache_bytes(llama, precision.compute, rows=rows, length=whole_blocks(prompt + new - 1))
     return int(MARGIN * max(pixels + activations + cast_weight, pixels + features + cache + max(prompt_layer, head)))
 
 

@@ -36,31 +36,38 @@ class Agreement:
 def _agreement(reference: Tensor, other: Tensor, keys: Tensor | None) -> Agreement:
     """Of logits [rows, T, n] after the same tokens; `keys` [rows] seed the noise of both draws, None is greedy."""
     p, q = (logits.double().log_softmax(dim=-1) for logits in (reference, other))
-    sampling, keys = (Sampling(0.0), seed_keys(0, len(p), p.device)) if keys is None else (Sampling(), keys)
-    positions = torch.arange(p.shape[1], device=p.device).expand(p.shape[:2])
-    expected, found = (draw_tokens(logits, sampling, keys, positions) for logits in (reference, other))
+    expected, found = (_drawn(logits, keys) for logits in (reference, other))
     return Agreement(float((p.exp() * (p - q)).sum(-1).mean()), float((expected == found).double().mean()))
 
 
+def _drawn(logits: Tensor, keys: Tensor | None) -> Tensor:
+    sampling, keys = (Sampling(0.0), seed_keys(0, len(logits), logits.device)) if keys is None else (Sampling(), keys)
+    positions = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2])
+    return draw_tokens(logits, sampling, keys, positions)
+
+
 @torch.no_grad()
+def _forced_logits(janus: Janus, prompt: str, codes: Tensor, cfg_weight: float) -> Tensor:
+    """Guided logits [count, T, codes] of each code of pictures [count, T], after the codes before it."""
+    prompt_ids, pad = janus.processor.drawing_prompt(prompt), janus.processor.pad
+    prefixes = Drawing(prompt=prompt_ids, pad=pad, steps=codes.shape[1], cfg_weight=cfg_weight).prefixes
+    ids = torch.tensor(prefixes, device=janus.device).repeat_interleave(len(codes), dim=0)
+    drawn = janus.model.embed_codes(codes[:, :-1].to(janus.device)).repeat(len(prefixes), 1, 1)
+    hidden = janus.model.language_model.model(torch.cat((janus.model.embed_text(ids), drawn), dim=1))
+    return picture_logits(janus.model, hidden[:, ids.shape[1] - 1 :], cfg_weight)
+
+
+def forced_codes(janus: Janus, prompt: str, codes: Tensor, *, cfg_weight: float = 5.0) -> Tensor:
+    """What `janus` draws with seeds 0, 1, ... after the codes before each of `codes` [count, T]; read at once, no steps."""
+    return _drawn(_forced_logits(janus, prompt, codes, cfg_weight), seed_keys(0, len(codes), janus.device))
+
+
 def drawing_agreement(
     reference: Janus, other: Janus, *, prompt: str, codes: Tensor, cfg_weight: float = 5.0
 ) -> Agreement:
     """Over each next code of pictures, long [count, T], that `reference` drew with seeds 0, 1, ..."""
-    prefixes = Drawing(
-        prompt=reference.processor.drawing_prompt(prompt),
-        pad=reference.processor.pad,
-        steps=codes.shape[1],
-        cfg_weight=cfg_weight,
-    ).prefixes
-
-    def logits(janus: Janus) -> Tensor:
-        ids = torch.tensor(prefixes, device=janus.device).repeat_interleave(len(codes), dim=0)
-        drawn = janus.model.embed_codes(codes[:, :-1].to(janus.device)).repeat(len(prefixes), 1, 1)
-        hidden = janus.model.language_model.model(torch.cat((janus.model.embed_text(ids), drawn), dim=1))
-        return picture_logits(janus.model, hidden[:, ids.shape[1] - 1 :], cfg_weight)
-
-    return _agreement(logits(reference), logits(other), seed_keys(0, len(codes), reference.device))
+    expected, found = (_forced_logits(janus, prompt, codes, cfg_weight) for janus in (reference, other))
+    return _agreement(expected, found, seed_keys(0, len(codes), reference.device))
 
 
 @torch.no_grad()

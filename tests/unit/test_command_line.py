@@ -89,7 +89,7 @@ def test_drawing_imports_nothing_of_training_or_benchmarks():
     code = (
         "import sys; from janus_core.__main__ import parser; parser('generate').parse_args(['generate', 'a']); "
         "print([m for m in sys.modules if m in ('scipy', 'transformers') or m.startswith(('janus_core.training', "
-        "'janus_core.bench', 'janus_core.mini'))])"
+        "'janus_core.bench', 'janus_core.doctor', 'janus_core.mini'))])"
     )
     root = Path(janus_core.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, check=True, capture_output=True, text=True)  # noqa: S603

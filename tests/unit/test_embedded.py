@@ -6,15 +6,15 @@ import json
 from safetensors import safe_open
 
 import janus_core
+from janus_core.pipeline import DEFAULT_SHA256
 from janus_core.processing import BEGIN_OF_IMAGE, BOS, END_OF_IMAGE, EOS, IMAGE_TAG, PAD, Processor
 from janus_core.weights.checkpoint import find
 
-SHA256 = "5d7092d237b8bc2179b9c9c569ae546df88b64e30e4cb70c0ffc42daec159943"  # of its model.safetensors
 FOLDER = find(janus_core.DEFAULT_CHECKPOINT).folder
 
 
 def test_its_weights_are_those_the_code_names():
-    assert hashlib.sha256((FOLDER / "model.safetensors").read_bytes()).hexdigest() == SHA256
+    assert hashlib.sha256((FOLDER / "model.safetensors").read_bytes()).hexdigest() == DEFAULT_SHA256
 
 
 def test_it_weighs_no_more_than_24_mb_and_is_kept_in_half_the_bits():
