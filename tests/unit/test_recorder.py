@@ -188,3 +188,66 @@ def test_attention_on_cuda_is_never_cudnns() -> None:
     assert torch.backends.cuda.cudnn_sdp_enabled() == before
     with cache.attention_kernels(torch.device("cpu")):
         assert torch.backends.cuda.cudnn_sdp_enabled() == before
+
+
+@torch.no_grad()
+def test_a_call_without_memory_for_graphs_draws_all_the_same_and_the_next_one_tries_again(
+    exact: janus_core.Janus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    what = drawing(exact, "a boat")
+    expected = draw_codes(exact.model, what, CPU)
+    tries = []
+
+    def run_out(*_: object) -> None:
+        tries.append(1)
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(recorder.GraphedStep, "possible", True)
+    monkeypatch.setattr(recorder, "_capture", run_out)
+    monkeypatch.setattr(recorder, "BUCKET", 8)
+    emptied: list[int] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(len(tries)))
+    for call in (1, 2):
+        step = DrawingStep(exact.model, what, CPU)
+        run = recorder.GraphedStep(step, None)
+        run.recording = True
+        for drawn in range(1, what.steps):
+            run(step.start + drawn)
+        assert torch.equal(step.ids, expected)
+        assert len(tries) == call and not run.recording and recorder.GraphedStep.possible
+    assert emptied == [0, 1, 1, 2], "before the first capture of a call, and after it failed"
+
+
+def test_memory_that_runs_out_in_the_step_itself_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Step:
+        capacity = 64
+
+        def __call__(self, end: int) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        recorder.GraphedStep(Step(), None)(1)
+    assert recorder.out_of_memory(RuntimeError("CUDA error: out of memory"))
+    assert not recorder.out_of_memory(RuntimeError("operation not permitted when stream is capturing"))
+
+
+@pytest.mark.parametrize("fails", ["step", "end"])
+def test_a_failed_capture_lets_go_of_the_allocators_pool(monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+    class Graph:
+        def capture_begin(self, pool: object, capture_error_mode: str) -> None: ...
+
+        def capture_end(self) -> None:
+            raise RuntimeError("capture was invalidated")
+
+    def step() -> None:
+        if fails == "step":
+            raise ValueError("the cause")
+
+    released = []
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", lambda *args: released.append(args), raising=False)
+    with pytest.raises(ValueError if fails == "step" else RuntimeError, match="the cause|invalidated"):
+        recorder._capture(step, (0, 1))
+    assert released == [(0, (0, 1))]
