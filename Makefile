@@ -1,5 +1,5 @@
 # make demo          draw a picture and describe it in a real ComfyUI, without a browser
-# make check         lint, types and the fast unit tests, in about a minute
+# make check         lint, types and the fast unit tests, in under two minutes
 # make test          lint, types and every test, also in a real browser (Chromium)
 # make screenshots   retake every picture of README, help pages and templates (Chromium, minutes)
 # make mini          train the miniature Janus from nothing, into build/janus-mini (hours on a CPU)
@@ -11,7 +11,7 @@ RUN := PYTHONPATH=.:tests/setup:tests/support $(VENV)
 # PyTorch's compiler needs a C++ compiler, and a path without a space.
 COMPILE = $(if $(shell command -v g++),$(if $(filter 1,$(words $(CURDIR))),--compile))
 
-.PHONY: help setup browser demo lint check test screenshots mini clean
+.PHONY: help setup browser demo lint unit check test screenshots mini clean
 
 help:
 	@sed -n '/^PYTHON/q; s/^# //p' Makefile
@@ -30,8 +30,11 @@ lint: setup
 	$(VENV) -m ruff format --check .
 	$(VENV) -m basedpyright
 
-check: lint
+unit: setup
 	$(VENV) -m pytest -q -m "not slow" tests/unit
+
+check: setup
+	@$(MAKE) --no-print-directory -j2 lint unit
 
 test: lint
 	@$(PYTHON) tests/setup/prepare.py --browser --triton

@@ -23,6 +23,8 @@ CHECKS = (
     *("answer", "device kernels", "peak memory", "speed"),
 )
 
+pytestmark = pytest.mark.slow
+
 
 def ill(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
     """The JSON of a doctor on the CPU who finds problems."""

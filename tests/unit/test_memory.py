@@ -48,7 +48,9 @@ def close_above(estimate: int, measured: int) -> None:
     assert measured <= estimate <= 1.15 * measured
 
 
-@pytest.mark.parametrize(("count", "cfg_weight"), [(1, 5.0), (4, 5.0), (16, 5.0), (4, 1.0)])
+@pytest.mark.parametrize(
+    ("count", "cfg_weight"), [(1, 5.0), (4, 5.0), pytest.param(16, 5.0, marks=pytest.mark.slow), (4, 1.0)]
+)
 def test_drawing_and_decoding(middling, count, cfg_weight):
     weights, config = list(middling.model.parameters()), middling.model.config
     prompt = "a red circle on a green hill under a blue sky"
@@ -84,7 +86,7 @@ def test_drawing_from_rearranged_weights(middling, monkeypatch, count):
     assert middling.drawing_need("a red circle", count).bytes == estimate
 
 
-@pytest.mark.parametrize("count", [1, 4, 16])
+@pytest.mark.parametrize("count", [1, 4, pytest.param(16, marks=pytest.mark.slow)])
 def test_describing(middling, count):
     question, config = "What is it?", middling.model.config
     pictures = list(torch.rand(count, 1, 50, 60, 3))

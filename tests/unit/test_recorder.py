@@ -34,6 +34,7 @@ def drawing(janus: janus_core.Janus, prompt: str, cfg_weight: float = 5.0, sampl
     return Drawing(prompt=ids, pad=pad, steps=steps, count=5, seed=3, cfg_weight=cfg_weight, sampling=sampling)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bucket", [1, 7, 64, 1000])
 def test_the_same_codes_are_drawn_over_the_borders_of_buckets(
     exact: janus_core.Janus, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, bucket: int
@@ -71,6 +72,7 @@ def say(janus: janus_core.Janus, sampling: Sampling, execution: Execution = CPU)
     return text.answer_ids(janus.model, *start, execution, **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bucket", [1, 7, 64, 1000])
 @pytest.mark.parametrize("sampling", [Sampling(0.0), Sampling(1.0)])
 def test_the_same_words_are_said_over_the_borders_of_buckets(
