@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor, nn
 
 from ..model.llama import Llama
+from ..model.quantised import QuantisedLinear
 from .cache import DeviceCache
 from .sampling import GOLDEN32
 
@@ -20,6 +21,9 @@ SPLIT = 64  # slots of the cache that one program of attention reads
 LEAST_SPLITS = 16  # the block that joins splits is never smaller, so that most prompts share one compiled kernel
 INNER = 1024  # numbers of an MLP's inner layer that one program computes
 CODES = 2048  # codes that a program draws from at a time
+INT8_ROWS = 4  # with more rows, a cast and a matrix product is the better way
+PRODUCTS = 8  # of an int8 layer, rows x outputs, that one program computes
+INPUTS = 512  # numbers of its input that a program multiplies at a time
 
 
 def decode(llama: Llama, x: Tensor, rope: tuple[Tensor, Tensor], slots: Tensor, end: int, cache: DeviceCache) -> Tensor:
@@ -32,10 +36,33 @@ def decode(llama: Llama, x: Tensor, rope: tuple[Tensor, Tensor], slots: Tensor, 
     norms = [*(layer.input_layernorm for layer in layers), llama.norm]
     h = _add_norm(x, None, norms[0])
     for index, (layer, after) in enumerate(zip(layers, norms[1:], strict=True)):
-        seen = _attend(layer.self_attn.qkv_proj(h), rope, slots, end, cache, index)
-        h = _add_norm(x, layer.self_attn.o_proj(seen), layer.post_attention_layernorm)
-        h = _add_norm(x, layer.mlp.down_proj(_silu_mul(layer.mlp.gate_up_proj(h))), after)
+        seen = _attend(_linear(layer.self_attn.qkv_proj, h), rope, slots, end, cache, index)
+        h = _add_norm(x, _linear(layer.self_attn.o_proj, seen), layer.post_attention_layernorm)
+        inner = _silu_mul(_linear(layer.mlp.gate_up_proj, h))
+        h = _add_norm(x, _linear(layer.mlp.down_proj, inner), after)
     return h
+
+
+def _linear(layer: nn.Module, x: Tensor) -> Tensor:
+    """A layer without bias. An int8 weight is read as int8 for up to INT8_ROWS rows, instead of being cast first."""
+    if not isinstance(layer, QuantisedLinear) or layer.weight.dtype != torch.int8:
+        return layer(x)
+    if x.numel() // x.shape[-1] > INT8_ROWS:
+        return layer(x)
+    return int8_linear(x, layer.weight, layer.scale)
+
+
+def int8_linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """x [..., in] times an int8 weight [out, in] and its scale, float32 [out, 1]: [..., out] in x's type."""
+    channels, width = weight.shape
+    out = x.new_empty(*x.shape[:-1], channels)
+    rows = x.numel() // width
+    most = triton.next_power_of_2(rows)  # a program takes all rows, so that each weight is read once
+    block = max(PRODUCTS // most, 1)
+    _int8_linear_kernel[triton.cdiv(channels, block),](
+        x, weight, scale, out, rows, channels, width, _exact(x), most, block, INPUTS
+    )
+    return out
 
 
 def _exact(x: Tensor) -> tl.dtype:
@@ -123,6 +150,39 @@ def _silu_mul_kernel(gate_up, out, inner, EXACT: tl.constexpr, BLOCK: tl.constex
     gate = tl.load(gate_up + row * 2 * inner + at, mask=inside, other=0.0).to(EXACT)
     up = tl.load(gate_up + (row * 2 + 1) * inner + at, mask=inside, other=0.0).to(EXACT)
     tl.store(out + row * inner + at, (gate / (1 + tl.exp(-gate)) * up).to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _int8_linear_kernel(
+    x,
+    weight,
+    scale,
+    out,
+    rows,
+    channels,
+    WIDTH: tl.constexpr,
+    EXACT: tl.constexpr,
+    ROWS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    row = tl.arange(0, ROWS)
+    channel = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
+    sums = tl.zeros((ROWS, CHANNELS, BLOCK), EXACT)
+    for start in range(0, WIDTH, BLOCK):
+        at = start + tl.arange(0, BLOCK)
+        inside = at[None, :] < WIDTH
+        value = tl.load(x + row[:, None] * WIDTH + at[None, :], mask=(row[:, None] < rows) & inside, other=0.0)
+        stored = tl.load(
+            weight + channel[:, None].to(tl.int64) * WIDTH + at[None, :],
+            mask=(channel[:, None] < channels) & inside,
+            other=0,
+        )
+        sums += value.to(EXACT)[:, None, :] * stored.to(EXACT)[None, :, :]
+    factor = tl.load(scale + channel, mask=channel < channels, other=0.0).to(EXACT)
+    total = tl.sum(sums, axis=2) * factor[None, :]
+    inside = (row[:, None] < rows) & (channel[None, :] < channels)
+    tl.store(out + row[:, None] * channels + channel[None, :], total.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit

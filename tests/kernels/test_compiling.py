@@ -25,6 +25,10 @@ def signatures(kind: str, exact: tl.dtype) -> dict:
             {"gate_up": x, "out": x, "inner": "i32"},
             {"EXACT": exact, "BLOCK": kernels.INNER},
         ),
+        kernels._int8_linear_kernel: (
+            {"x": x, "weight": "*i8", "scale": "*fp32", "out": x} | {"rows": "i32", "channels": "i32"},
+            {"WIDTH": 11008, "EXACT": exact, "ROWS": 2, "CHANNELS": kernels.PRODUCTS // 2, "BLOCK": kernels.INPUTS},
+        ),
         kernels._rotate_and_write_kernel: (
             {"qkv": x, "cos": x, "sin": x, "slots": long, "q": x, "keys": x, "values": x} | STRIDES,
             {"EXACT": exact, "HALF": 64},

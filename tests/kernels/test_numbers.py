@@ -11,6 +11,7 @@ from janus_core.generation.image import Drawing, draw_codes
 from janus_core.generation.jacobi import draw_codes_jacobi
 from janus_core.generation.sampling import Sampling, gumbel_noise, seed_keys
 from janus_core.model.llama import rope_table
+from janus_core.model.quantised import quantise
 
 CAPACITY = 140
 
@@ -50,6 +51,30 @@ def test_in_16_bits_a_step_is_as_near_to_the_truth_as_that_of_the_plain_path() -
     truth, _ = steps(torch.float64, [130, 70])
     plain, fused = ((found - truth).norm() for found in steps(torch.float16, [130, 70]))
     assert 0 < fused < 1.2 * plain
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rows", [1, 2, 3, 4])
+def test_an_int8_weight_is_multiplied_as_it_is_stored(rows: int) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    weight, scale = quantise(torch.randn(37, 1500, generator=generator), torch.int8)
+    x = torch.randn(rows, 1, 1500, generator=generator, dtype=torch.float64)
+    product = kernels.int8_linear(x, weight, scale)
+    torch.testing.assert_close(product, x @ (weight.double() * scale).T, atol=1e-10, rtol=0)
+
+
+@torch.no_grad()
+def test_an_int8_drawing_is_that_of_the_plain_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    janus = janus_core.load(dtype="int8", compute=torch.float32)
+    prompt = janus.processor.drawing_prompt("a red circle")
+    what = Drawing(prompt=prompt, pad=janus.processor.pad, steps=2, seed=3, cfg_weight=1.75)
+    monkeypatch.setattr(kernels, "PRODUCTS", 256)  # the interpreter runs one program after the other
+    calls, own = [], kernels.int8_linear
+    monkeypatch.setattr(kernels, "int8_linear", lambda *given: calls.append(given) or own(*given))
+    drawn = draw_codes(janus.model, what, Execution(janus.device, kernels=kernels))
+    layers = janus.model.config.llama.num_hidden_layers
+    assert torch.equal(drawn, draw_codes(janus.model, what, Execution(janus.device)))
+    assert len(calls) == 4 * layers
 
 
 def test_what_wins_with_noise_added_is_what_wins_on_the_plain_path() -> None:
