@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -23,7 +22,8 @@ from .bench.dtypes import forced_codes
 from .bench.engine import Ours
 from .bench.measure import bandwidth, decode_step, seconds
 from .errors import CheckpointError, InputError
-from .generation.recorder import GraphedStep
+from .generation import self_check
+from .generation.execution import Execution
 from .model import cpu_ops
 from .pipeline import DEFAULT_CHECKPOINT, Janus, load
 from .precision import EIGHT_BIT, NAMES, Precision
@@ -52,6 +52,7 @@ class Patient:
     dtype: str
     tokens: ImageTokens | None = None
     picture: torch.Tensor | None = None  # [1, H, W, 3], the first of `tokens`
+    decided: Execution | None = None  # by the self-check
 
     @cached_property
     def auto(self) -> Precision:
@@ -165,13 +166,18 @@ def answer(patient: Patient) -> Found:
 
 
 def device_kernels(patient: Patient) -> Found:
-    try:
-        triton = importlib.import_module(".generation.triton_kernels", __package__) and "can be used"
-    except Exception as error:  # noqa: BLE001 (a broken installation raises anything)
-        triton = f"cannot be used: {error}"
-    wanted = patient.janus.execution.uses_graphs(patient.janus.model.drawing_parts)
-    graphs = "recorded" if GraphedStep.possible else "refused"
-    return {"Triton": triton, "CUDA graphs": graphs if wanted else f"none on {patient.device}"}, []
+    if patient.device.type != "cuda":
+        return {"skipped": f"CUDA graphs and Triton are not for {patient.device}"}, []
+    llama = patient.janus.model.language_model.model
+    prompt = torch.tensor([patient.janus.processor.drawing_prompt(PROMPT)] * 2, device=patient.device)
+    plain, kernels = replace(patient.janus.execution, kernels=None), self_check.triton_kernels()
+    report = self_check.examine(plain, llama, patient.janus.model.embed_text(prompt), kernels)
+    figures = {f"a step by {way}, ms": 1000 * seconds for way, seconds in report.seconds.items()}
+    patient.decided = report.execution
+    return (
+        {"Triton": "installed" if kernels else "not installed", **figures, "found": str(report)},
+        [f"{way} is off, as {why}: pictures are right without it, but {REPORT}." for way, why in report.faults.items()],
+    )
 
 
 def peak_memory(patient: Patient) -> Found:
@@ -189,7 +195,8 @@ def peak_memory(patient: Patient) -> Found:
 
 def speed(patient: Patient) -> Found:
     janus, device = patient.janus, patient.device
-    engine, steps = Ours(janus.model, device, kernels=janus.execution.kernels), 16 if device.type == "cpu" else 256
+    kernels = patient.decided.triton if patient.decided else None
+    engine, steps = Ours(janus.model, device, kernels=kernels), 16 if device.type == "cpu" else 256
     row = decode_step([engine], janus.model, count=1, context=24, steps=steps, rounds=3)
     return {"decode step, ms": row.values["ours"], "floor, ms": row.floor, "GB a second": bandwidth(device) / 1e9}, []
 

@@ -17,6 +17,7 @@ from .generation.cpu_kernels import fast_layers
 from .generation.execution import Execution
 from .generation.jacobi import draw_codes_jacobi
 from .generation.sampling import Sampling
+from .generation.self_check import decide
 from .memory import Need
 from .model.janus import JanusModel
 from .model.quantised import DEFAULT_LAYERS, Layers
@@ -121,7 +122,9 @@ class Janus:
         )
         draw = draw_codes_jacobi if sampler == "jacobi" else image.draw_codes
         with _one_at_a_time, fast_layers(self.model.drawing_parts, rows=drawing.rows, execution=self.execution):
-            ids = draw(self.model, drawing, self.execution, progress)
+            prompts = self.model.embed_text(torch.tensor(drawing.prefixes, device=self.device))
+            execution = decide(self.execution, self.model.language_model.model, prompts)
+            ids = draw(self.model, drawing, execution, progress)
         return ImageTokens(ids, self.model.config.grid, self.codebook)
 
     def drawing_need(
@@ -275,7 +278,7 @@ class Janus:
                 self.model,
                 embeds,
                 mask,
-                self.execution,
+                decide(self.execution, self.model.language_model.model, embeds),
                 eos=self.processor.eos,
                 max_new_tokens=max_new_tokens,
                 seed=seed,

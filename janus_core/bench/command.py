@@ -33,7 +33,6 @@ from .random_weights import in_8_bits, random_model
 from .table import Row, comparison
 
 NAMES = tuple(model.name for model in PUBLISHED)
-TRITON = "ours Triton"
 Measurement = Callable[[], list[Row]]
 
 
@@ -82,13 +81,12 @@ def model_of(args: argparse.Namespace) -> JanusModel:
 def our_engines(args: argparse.Namespace, model: JanusModel) -> list[Engine]:
     """Ours, and its variants that the flags ask for."""
     device = torch.device(args.device)
-    engines: list[Engine] = [Ours(model, device)]
-    if args.int8:
-        engines.append(Ours(in_8_bits(model), device, name="ours int8"))
+    models = {"ours": model} | ({"ours int8": in_8_bits(model)} if args.int8 else {})
+    engines: list[Engine] = [Ours(each, device, name=name) for name, each in models.items()]
     if args.triton:
         from ..generation import triton_kernels
 
-        engines.append(Ours(model, device, name=TRITON, kernels=triton_kernels))
+        engines += [Ours(each, device, name=f"{name} Triton", kernels=triton_kernels) for name, each in models.items()]
     return engines
 
 
@@ -101,7 +99,8 @@ def speed(
 ) -> list[Measurement]:
     """Decode steps, whole pictures, answers, and VQ decode, there beside other `decoders`."""
     codes = math.prod(model.config.grid)
-    counts = [n for n in args.pictures if n <= 4] if args.quick else args.pictures
+    on_cpu = torch.device(args.device).type == "cpu"
+    counts = [n for n in args.pictures if n <= 4] if args.quick and on_cpu else args.pictures
     # A long prompt takes long to prefill on a CPU.
     contexts = [24] if args.quick else [24, 24 + codes // 2, 24 + codes]
     steps, rounds = 8 if args.quick else 16, 3
@@ -116,8 +115,7 @@ def speed(
         work += [lambda n=n: [whole_picture(engines, model, count=n)] for n in counts]
     return [
         *work,
-        # Triton's kernels only draw.
-        lambda: answering([e for e in engines if e.name != TRITON], model, tokens=48, rounds=1 if args.quick else 3),
+        lambda: answering(engines, model, tokens=48, rounds=1 if args.quick else 3),
         lambda: [vq_decode(model, decoders, rounds=rounds)],
     ]
 

@@ -78,7 +78,7 @@ class KVCache:
 
 def new_cache(config: LlamaConfig, rows: int, capacity: int, execution: Execution, dtype: torch.dtype) -> KVCache:
     """The cache that suits the device. Triton's kernels read a device's layout, also where an interpreter runs them."""
-    if execution.device.type == "cpu" and execution.kernels is None:
+    if execution.device.type == "cpu" and execution.triton is None:
         return CPUCache(config, rows, capacity, dtype)
     return DeviceCache(config, rows, capacity, execution.device, dtype)
 

@@ -13,8 +13,8 @@ class Context:
 
     def __init__(self, llama: Llama, rows: int, capacity: int, execution: Execution, dtype: torch.dtype):
         self.llama = llama
-        usable = execution.kernels and execution.weights_ready([llama.layers, llama.norm])
-        self.kernels = execution.kernels if usable else None
+        usable = execution.triton and execution.weights_ready([llama.layers, llama.norm])
+        self.kernels = execution.triton if usable else None
         self.cache: KVCache = new_cache(llama.config, rows, capacity, execution, dtype)
         self.capacity = self.cache.capacity
         self.positions = torch.arange(self.capacity, device=execution.device)

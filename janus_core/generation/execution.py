@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Literal
 
 import torch
 from torch import nn
@@ -12,14 +13,20 @@ from torch import nn
 class Execution:
     """How a Janus computes; fixed when it is created.
 
-    `graphs` allows CUDA graphs. `kernels` is the module `triton_kernels`, or None for PyTorch's own kernels.
+    `graphs` allows CUDA graphs. `kernels` is the module `triton_kernels`, or None for PyTorch's own kernels. With "auto",
+    `self_check.decide` chooses on the device, and what runs undecided is plain.
     `unpatched(layer)` is whether a layer uses its stored weights, rather than weights that a host patches at each use.
     """
 
     device: torch.device
     graphs: bool = True
-    kernels: ModuleType | None = None
+    kernels: ModuleType | Literal["auto"] | None = "auto"
     unpatched: Callable[[nn.Module], bool] = lambda layer: True
+
+    @property
+    def triton(self) -> ModuleType | None:
+        """The module of Triton kernels to run."""
+        return self.kernels if isinstance(self.kernels, ModuleType) else None
 
     def weights_ready(self, parts: Iterable[nn.Module]) -> bool:
         """Whether all weights of `parts` are on the device and used unpatched."""
