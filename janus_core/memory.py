@@ -176,6 +176,11 @@ def answering_bytes(
     return int(MARGIN * max(pixels + activations + cast_weight, pixels + features + cache + max(prompt_layer, head)))
 
 
+def decoded_at_once(config: JanusConfig, grid: tuple[int, int]) -> int:
+    """How many pictures of `grid` (h, w) are decoded together: as many as have no more codes than one of the model's own."""
+    return max(1, math.prod(config.grid) // math.prod(grid))
+
+
 def decoding_bytes(
     config: JanusConfig, dtype: torch.dtype | str | Precision, *, pictures: int, grid: tuple[int, int] | None = None
 ) -> int:
@@ -183,7 +188,8 @@ def decoding_bytes(
     vq, size = config.vq, Precision.of(dtype).vq.itemsize
     h, w = grid or config.grid
     levels = enumerate(reversed(vq.ch_mult))
-    largest = max(h * w * 4**i * vq.ch * width for i, width in levels) * size
+    together = min(pictures, decoded_at_once(config, (h, w)))
+    largest = together * max(h * w * 4**i * vq.ch * width for i, width in levels) * size
     pixels = pictures * 3 * h * w * vq.downsampling**2 * 4  # float32
     assembling = 3 * pixels  # joined, scaled, and with the channels moved last
     return int(MARGIN * max(VQ_MAPS * largest + pixels, assembling))

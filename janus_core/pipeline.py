@@ -165,7 +165,7 @@ class Janus:
     def decode(self, tokens: ImageTokens, *, progress: Callable[[int, int], object] | None = None) -> Tensor:
         """Codes -> pictures float32 [N, H, W, 3] in 0..1. Raises InputError for another model's codes and damaged ones.
 
-        `progress(pictures decoded, pictures)` is called after each picture and may raise to stop.
+        `progress(pictures decoded, pictures)` is called after each picture, or several small ones, and may raise to stop.
         """
         size = self.model.config.vq.codebook_size
         h, w = tokens.grid
@@ -184,12 +184,13 @@ class Janus:
                 f"These tokens include ids outside the codebook of {size} codes: they are damaged, so draw or encode them again."
             )
         ids = ids.to(self.device)
-        # One picture at a time: the decoder's activations, not its weights, are what fills memory.
-        pixels = []
-        for one in ids:
-            pixels.append(self.model.gen_vision_model.decode(one[None], tokens.grid).float())
+        # As much at once as one picture of the model's size: activations, not weights, are what fills memory.
+        pixels, done = [], 0
+        for some in ids.split(memory.decoded_at_once(self.model.config, tokens.grid)):
+            pixels.append(self.model.gen_vision_model.decode(some, tokens.grid).float())
+            done += len(some)
             if progress is not None:
-                progress(len(pixels), len(ids))
+                progress(done, len(ids))
         return ((torch.cat(pixels) + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).contiguous()
 
     def decoding_need(self, tokens: ImageTokens | None = None) -> Need:

@@ -55,6 +55,17 @@ def test_a_picture_decodes_alike_alone_and_in_a_batch(janus, tokens):
     torch.testing.assert_close(janus.decode(both), alone, atol=1e-6, rtol=0)
 
 
+def test_rows_of_several_pictures_are_decoded_together(janus, tokens):
+    whole = tokens()
+    height, width = whole.grid
+    rows = ImageTokens(whole.ids[:, :width].repeat(height, 1), (1, width), whole.codebook)  # of twice as many pictures
+    done = []
+    pictures = janus.decode(rows, progress=lambda *counts: done.append(counts))
+    assert done == [(height, len(rows)), (2 * height, len(rows))]
+    alone = torch.cat([janus.decode(ImageTokens(ids[None], rows.grid, rows.codebook)) for ids in rows.ids])
+    torch.testing.assert_close(pictures, alone, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_decode_and_encode_in_every_dtype(copy, janus, tokens, pictures, dtype):
     other = janus_core.load(copy(), dtype=dtype)
