@@ -43,7 +43,7 @@ def generate(args: argparse.Namespace) -> None:
     if args.output.exists() and not args.output.is_dir():
         raise InputError(f"{args.output} is a file: give a folder as --output.")
     janus = load(args.checkpoint, args.device, args.dtype)
-    settings = options(args, "seed", "cfg_weight", "temperature", "top_k", "top_p", "sampler", "window")
+    settings = options(args, "seed", "cfg_weight", "temperature", "top_k", "top_p", "min_p", "sampler", "window")
     tokens = janus.generate(args.prompt, args.count, **settings, progress=Bar("step"))
     args.output.mkdir(parents=True, exist_ok=True)
     files = [args.output / f"janus_{args.seed + i}.png" for i in range(len(tokens))]
@@ -101,10 +101,14 @@ def parser(chosen: str) -> argparse.ArgumentParser:
     draw = commands.add_parser("generate", help="draw pictures from a prompt", parents=[common], formatter_class=style)
     draw.add_argument("prompt")
     draw.add_argument("--count", type=int, default=1, help="pictures to draw at once")
-    draw.add_argument("--cfg-weight", type=float, default=5.0, help="strength of the prompt; 1 is no guidance")
-    draw.add_argument("--temperature", type=float, default=1.0, help="0 is greedy")
+    own = "by default the checkpoint's own"
+    draw.add_argument("--cfg-weight", type=float, help=f"strength of the prompt; 1 is no guidance; {own}, usually 5")
+    draw.add_argument("--temperature", type=float, help=f"0 is greedy; {own}, usually 1")
     draw.add_argument("--top-k", type=int, default=0, help="keep the k likeliest codes; 0 is off")
     draw.add_argument("--top-p", type=float, default=1.0, help="keep the likeliest codes of this share; 1 is off")
+    draw.add_argument(
+        "--min-p", type=float, help=f"leave out codes with less than this share of the likeliest's chance; {own}"
+    )
     draw.add_argument(
         "--sampler", default=SAMPLERS[0], choices=SAMPLERS, help="jacobi: the same pictures, looking ahead"
     )

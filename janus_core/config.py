@@ -296,3 +296,26 @@ def _check(config: JanusConfig, source: str) -> None:
             raise CheckpointError(
                 f"{source} is not a Janus config: {what} must be a whole number, but is {whole} / {part}."
             )
+
+
+@dataclass(frozen=True)
+class DrawingDefaults:
+    """How a checkpoint wants pictures drawn where the user says nothing: the key `janus` of `generation_config.json`."""
+
+    cfg_weight: float = 5.0
+    temperature: float = 1.0
+    min_p: float = 0.0
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any], *, source: str = "generation_config.json") -> DrawingDefaults:
+        """Read a parsed `generation_config.json`, whose other keys are about text. Raises CheckpointError."""
+        given = raw.get("janus", {})
+        limits = {"cfg_weight": 100.0, "temperature": 10.0, "min_p": 0.99}
+        for name, value in given.items() if isinstance(given, dict) else [("janus", given)]:
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if name not in limits or not number or not 0 <= value <= limits[name]:
+                raise CheckpointError(
+                    f"{source} has the drawing default {name} = {str(value)[:50]!r}, where cfg_weight, temperature and min_p "
+                    f"may stand, from 0 to {', '.join(f'{limit:g}' for limit in limits.values())}: correct or remove it."
+                )
+        return cls(**given)

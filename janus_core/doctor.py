@@ -30,7 +30,7 @@ from .precision import EIGHT_BIT, NAMES, Precision
 from .tokens import ImageTokens
 from .weights import checkpoint as files
 
-PROMPT, CFG_WEIGHT = "a red circle", 1.75
+PROMPT = "a red circle"
 KNOWN = 4  # pictures of the embedded model whose codes are known
 CODES = 1152  # to compare, or two pictures of Janus-Pro
 LEAST_SAME = 0.99  # share of codes, in fp32 and of the embedded model
@@ -112,7 +112,7 @@ def drawing(patient: Patient) -> Found:
     count = max(1, CODES // (h * w))
 
     def draw() -> None:
-        patient.tokens = patient.janus.generate(PROMPT, count, cfg_weight=CFG_WEIGHT)
+        patient.tokens = patient.janus.generate(PROMPT, count)
 
     took = seconds(draw, patient.device)
     return {"pictures": count, "seconds": took, "codes a second": count * h * w / took}, []
@@ -122,7 +122,7 @@ def known_codes(patient: Patient) -> Found:
     if not patient.embedded:
         return {"skipped": "only those of the embedded model are known"}, []
     weights = (files.ASSETS / DEFAULT_CHECKPOINT / "model.safetensors").read_bytes()
-    codes = patient.reference.generate(PROMPT, KNOWN, cfg_weight=CFG_WEIGHT).ids
+    codes = patient.reference.generate(PROMPT, KNOWN).ids
     whole = hashlib.sha256(weights).hexdigest() == pipeline.DEFAULT_SHA256
     equal = hashlib.sha256(codes.numpy().tobytes()).hexdigest() == pipeline.DEFAULT_TOKENS_SHA256
     cause, cure = (
@@ -140,7 +140,7 @@ def agreement(patient: Patient) -> Found:
     if "reference" not in vars(patient) and machine.free_memory(torch.device("cpu")) < 1.5 * size:
         return {"skipped": f"in fp32 the model takes {size / 1e9:.1f} GB of RAM"}, []
     ids, precision = patient.tokens.ids.cpu(), patient.precision
-    same = float((forced_codes(patient.reference, PROMPT, ids, cfg_weight=CFG_WEIGHT) == ids).double().mean())
+    same = float((forced_codes(patient.reference, PROMPT, ids) == ids).double().mean())
     least = LEAST_SAME if patient.embedded or precision.name == "fp32" else LEAST_SAME_ROUNDED
     wrong = f"only {same:.1%} of its codes are those of fp32 on the CPU"
     problem = f"{precision.name} on {patient.device} is computed wrongly, as {wrong}: choose fp32, and {REPORT}."
@@ -181,13 +181,13 @@ def device_kernels(patient: Patient) -> Found:
 
 
 def peak_memory(patient: Patient) -> Found:
-    estimate, device = patient.janus.drawing_need(PROMPT, cfg_weight=CFG_WEIGHT).bytes, patient.device
+    estimate, device = patient.janus.drawing_need(PROMPT).bytes, patient.device
     figures = {"estimate for a drawing, GB": estimate / 1e9}
     if device.type != "cuda":
         return figures | {"measured": f"not on {device.type}"}, []
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
-    patient.janus.generate(PROMPT, cfg_weight=CFG_WEIGHT)
+    patient.janus.generate(PROMPT)
     peak = torch.cuda.max_memory_allocated(device) - before
     problem = f"Drawing took {peak / 1e9:.2f} GB beside the weights, {estimate / 1e9:.2f} were estimated: {REPORT}."
     return figures | {"measured, GB": peak / 1e9}, [] if peak <= estimate + WORKSPACES else [problem]

@@ -11,9 +11,9 @@ import torch
 
 from .config import JanusConfig, LlamaConfig
 from .generation.cache import whole_blocks
+from .generation.codes import Drawing
 from .generation.cpu_kernels import copied_bytes
 from .generation.execution import Execution
-from .generation.image import Drawing
 from .model.janus import ANSWERING, DECODING, DRAWING, PARTS, JanusModel
 from .model.quantised import needs_no_cast
 from .precision import EIGHT_BIT, Precision
@@ -147,7 +147,7 @@ def drawing_bytes(
     cache = cache_bytes(llama, compute, rows=sequences, length=whole_blocks(length))
     layer = layer_bytes(llama, precision, drawing.rows, casting=casting)
     head = drawing.rows * (2 * config.gen_head_width + codes) * size
-    sampling = drawing.count * window * codes * SAMPLING
+    sampling = codes * (drawing.count * window * SAMPLING + drawing.rows * size)  # beside all prefixes' logits
     cache_move = cache // (2 * llama.num_hidden_layers)
     return int(MARGIN * max(prefill, cache + max(copying, layer, head, sampling, cache_move)))
 

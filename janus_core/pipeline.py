@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from . import memory
+from .config import DrawingDefaults
 from .errors import InputError, context_exceeded
 from .generation import image, text
+from .generation.codes import Drawing
 from .generation.cpu_kernels import fast_layers
 from .generation.execution import Execution
 from .generation.jacobi import draw_codes_jacobi
@@ -62,19 +64,36 @@ def load(
     precision.check(device)
     source = find(checkpoint)
     config = source.config()
+    name = "generation_config.json"
+    defaults = DrawingDefaults.from_dict(source.read_json(name), source=source.describe(name))
     processor = Processor(source, config)  # reports a wrong tokenizer before the weights are read
     model = load_model(source, device, precision, layers=layers, config=config)
-    return Janus(model, processor, precision=precision, execution=execution or Execution(torch.device(device)))
+    return Janus(
+        model,
+        processor,
+        precision=precision,
+        execution=execution or Execution(torch.device(device)),
+        defaults=defaults,
+    )
 
 
 class Janus:
     """A loaded model. Threads may share it: drawings and answers are made one at a time, across all models."""
 
-    def __init__(self, model: JanusModel, processor: Processor, *, precision: Precision, execution: Execution):
+    def __init__(
+        self,
+        model: JanusModel,
+        processor: Processor,
+        *,
+        precision: Precision,
+        execution: Execution,
+        defaults: DrawingDefaults = DrawingDefaults(),  # noqa: B008 (it is frozen)
+    ):
         self.model = model
         self.processor = processor
         self.precision = precision
         self.execution = execution
+        self.defaults = defaults
         self.codebook = fingerprint(model.gen_vision_model.quantize.embedding.weight)
         self.vq_dtype = model.gen_vision_model.quantize.embedding.weight.dtype
 
@@ -99,26 +118,48 @@ class Janus:
         count: int = 1,
         *,
         seed: int = 0,
-        cfg_weight: float = 5.0,
-        temperature: float = 1.0,
+        cfg_weight: float | None = None,
+        temperature: float | None = None,
         top_k: int = 0,
         top_p: float = 1.0,
+        min_p: float | None = None,
+        cfg_end: float | None = None,
+        cfg_power: float = 1.0,
+        entropy_temperature: float = 0.0,
         progress: image.Progress | None = None,
         sampler: str = "sequential",
         window: int = 8,
     ) -> ImageTokens:
         """Draw `count` pictures of the prompt; picture i has seed + i and is the same in any batch.
 
-        `cfg_weight` is the strength of guidance (1 = none), `temperature` 0 is greedy, `top_k` 0 and `top_p` 1 are off.
+        `cfg_weight` is the strength of guidance (1 = none), `temperature` 0 is greedy, `top_k` 0, `top_p` 1 and `min_p` 0
+        are off. Where cfg_weight, temperature and min_p are None they are the checkpoint's own: 5, 1 and 0 for Janus-Pro.
+        With `cfg_end`, the weight changes to that of the last code, as the `cfg_power` of the share that is drawn.
+        min_p and `entropy_temperature` are explained in `Sampling`.
         `progress(step, total, ids [count, step])` is called after each step and may raise to stop.
         `sampler` "jacobi" draws the same pictures while looking `window` codes ahead: fewer but heavier steps; faster for
         one or two pictures, where reading the weights dominates. The global random state is neither read nor changed.
         Raises InputError for an empty or too long prompt and settings out of range, CheckpointError if the model
         computes NaN.
         """
-        sampling = Sampling(temperature, top_k, top_p)
+        own = self.defaults
+        sampling = Sampling(
+            own.temperature if temperature is None else temperature,
+            top_k,
+            top_p,
+            own.min_p if min_p is None else min_p,
+            entropy_temperature,
+        )
         drawing = self._drawing(
-            prompt, count, cfg_weight=cfg_weight, sampler=sampler, window=window, seed=seed, sampling=sampling
+            prompt,
+            count,
+            seed=seed,
+            cfg_weight=cfg_weight,
+            cfg_end=cfg_end,
+            cfg_power=cfg_power,
+            sampling=sampling,
+            sampler=sampler,
+            window=window,
         )
         draw = draw_codes_jacobi if sampler == "jacobi" else image.draw_codes
         with _one_at_a_time, fast_layers(self.model.drawing_parts, rows=drawing.rows, execution=self.execution):
@@ -128,21 +169,42 @@ class Janus:
         return ImageTokens(ids, self.model.config.grid, self.codebook)
 
     def drawing_need(
-        self, prompt: str, count: int = 1, *, cfg_weight: float = 5.0, sampler: str = "sequential", window: int = 8
+        self,
+        prompt: str,
+        count: int = 1,
+        *,
+        cfg_weight: float | None = None,
+        cfg_end: float | None = None,
+        sampler: str = "sequential",
+        window: int = 8,
     ) -> Need:
         """What `generate` needs on the device. Raises InputError as `generate` does."""
         drawing = self._drawing(
-            prompt, count, cfg_weight=cfg_weight, sampler=sampler, window=window, seed=0, sampling=Sampling()
+            prompt, count, cfg_weight=cfg_weight, cfg_end=cfg_end, sampler=sampler, window=window, sampling=Sampling()
         )
         return memory.drawing_need(self.model, drawing, precision=self.precision, execution=self.execution)
 
     def _drawing(
-        self, prompt: str, count: int, *, cfg_weight: float, sampler: str, window: int, seed: int, sampling: Sampling
-    ) -> image.Drawing:
+        self,
+        prompt: str,
+        count: int,
+        *,
+        cfg_weight: float | None,
+        sampler: str,
+        window: int,
+        sampling: Sampling,
+        seed: int = 0,
+        cfg_end: float | None = None,
+        cfg_power: float = 1.0,
+    ) -> Drawing:
+        cfg_weight = self.defaults.cfg_weight if cfg_weight is None else cfg_weight
         if count < 1:
             raise InputError(f"The batch size is {count}: ask for at least one picture.")
-        if not math.isfinite(cfg_weight):
-            raise InputError(f"The CFG weight is {cfg_weight}: give a number, usually between 1 and 10.")
+        for weight in (cfg_weight, cfg_weight if cfg_end is None else cfg_end):
+            if not math.isfinite(weight):
+                raise InputError(f"The CFG weight is {weight}: give a number, usually between 1 and 10.")
+        if not (math.isfinite(cfg_power) and cfg_power > 0):
+            raise InputError(f"cfg_power is {cfg_power}: give a number above 0; 1 is a straight way to cfg_end.")
         if sampler not in SAMPLERS:
             raise InputError(f"There is no sampler {sampler!r}: choose 'sequential' or 'jacobi'.")
         if window < 1:
@@ -150,13 +212,15 @@ class Janus:
         ids = self.processor.drawing_prompt(prompt)
         steps = math.prod(self.model.config.grid)
         self._check_length(len(ids), steps, "prompt")
-        return image.Drawing(
+        return Drawing(
             prompt=ids,
             pad=self.processor.pad,
             steps=steps,
             count=count,
             seed=seed,
             cfg_weight=cfg_weight,
+            cfg_end=cfg_end,
+            cfg_power=cfg_power,
             sampling=sampling,
             window=window if sampler == "jacobi" else 1,
         )

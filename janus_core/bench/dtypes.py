@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean
 
 import torch
@@ -10,9 +10,9 @@ from torch import Tensor
 
 from .. import memory
 from ..config import JanusConfig
+from ..generation.codes import CodeDraw, Drawing
 from ..generation.cpu_kernels import fast_layers
-from ..generation.image import Drawing, picture_logits
-from ..generation.sampling import Sampling, draw_tokens, seed_keys
+from ..generation.sampling import Sampling
 from ..generation.text import answer_ids
 from ..pipeline import DEFAULT_CHECKPOINT, Janus, load
 from ..precision import NAMES
@@ -33,41 +33,57 @@ class Agreement:
     same: float
 
 
-def _agreement(reference: Tensor, other: Tensor, keys: Tensor | None) -> Agreement:
-    """Of logits [rows, T, n] after the same tokens; `keys` [rows] seed the noise of both draws, None is greedy."""
+def _divergence(reference: Tensor, other: Tensor) -> float:
+    """The mean KL divergence of logits [rows, T, n], in nats."""
     p, q = (logits.double().log_softmax(dim=-1) for logits in (reference, other))
-    expected, found = (_drawn(logits, keys) for logits in (reference, other))
-    return Agreement(float((p.exp() * (p - q)).sum(-1).mean()), float((expected == found).double().mean()))
+    return float((p.exp() * (p - q)).sum(-1).mean())
 
 
-def _drawn(logits: Tensor, keys: Tensor | None) -> Tensor:
-    sampling, keys = (Sampling(0.0), seed_keys(0, len(logits), logits.device)) if keys is None else (Sampling(), keys)
-    positions = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2])
-    return draw_tokens(logits, sampling, keys, positions)
+def _as_drawn(janus: Janus, prompt: str, codes: Tensor) -> Drawing:
+    """A drawing of as many pictures as `codes` [count, T], with seeds 0, 1, ... and the checkpoint's own settings."""
+    own = janus.defaults
+    return Drawing(
+        prompt=janus.processor.drawing_prompt(prompt),
+        pad=janus.processor.pad,
+        steps=codes.shape[1],
+        count=len(codes),
+        cfg_weight=own.cfg_weight,
+        sampling=Sampling(own.temperature, min_p=own.min_p),
+    )
 
 
 @torch.no_grad()
-def _forced_logits(janus: Janus, prompt: str, codes: Tensor, cfg_weight: float) -> Tensor:
-    """Guided logits [count, T, codes] of each code of pictures [count, T], after the codes before it."""
-    prompt_ids, pad = janus.processor.drawing_prompt(prompt), janus.processor.pad
-    prefixes = Drawing(prompt=prompt_ids, pad=pad, steps=codes.shape[1], cfg_weight=cfg_weight).prefixes
+def _forced_logits(janus: Janus, drawing: Drawing, codes: Tensor) -> Tensor:
+    """The picture head's logits [rows, T, codes] of each code of pictures [count, T], after the codes before it."""
+    prefixes = drawing.prefixes
     ids = torch.tensor(prefixes, device=janus.device).repeat_interleave(len(codes), dim=0)
     drawn = janus.model.embed_codes(codes[:, :-1].to(janus.device)).repeat(len(prefixes), 1, 1)
     hidden = janus.model.language_model.model(torch.cat((janus.model.embed_text(ids), drawn), dim=1))
-    return picture_logits(janus.model, hidden[:, ids.shape[1] - 1 :], cfg_weight)
+    return janus.model.gen_head(hidden[:, ids.shape[1] - 1 :])
 
 
-def forced_codes(janus: Janus, prompt: str, codes: Tensor, *, cfg_weight: float = 5.0) -> Tensor:
+def _index(codes: Tensor, device: torch.device) -> Tensor:
+    return torch.arange(codes.shape[1], device=device).expand(codes.shape)
+
+
+def forced_codes(janus: Janus, prompt: str, codes: Tensor) -> Tensor:
     """What `janus` draws with seeds 0, 1, ... after the codes before each of `codes` [count, T]; read at once, no steps."""
-    return _drawn(_forced_logits(janus, prompt, codes, cfg_weight), seed_keys(0, len(codes), janus.device))
+    drawing = _as_drawn(janus, prompt, codes)
+    logits = _forced_logits(janus, drawing, codes)
+    return CodeDraw(drawing, janus.device, None)(logits, _index(codes, janus.device))
 
 
-def drawing_agreement(
-    reference: Janus, other: Janus, *, prompt: str, codes: Tensor, cfg_weight: float = 5.0
-) -> Agreement:
-    """Over each next code of pictures, long [count, T], that `reference` drew with seeds 0, 1, ..."""
-    expected, found = (_forced_logits(janus, prompt, codes, cfg_weight) for janus in (reference, other))
-    return _agreement(expected, found, seed_keys(0, len(codes), reference.device))
+def drawing_agreement(reference: Janus, other: Janus, *, prompt: str, codes: Tensor) -> Agreement:
+    """Over each next code of pictures, long [count, T], that `reference` drew with seeds 0, 1, ...
+
+    The divergence is that of the guided logits before min-p, which makes it infinite.
+    """
+    drawing, index = _as_drawn(reference, prompt, codes), _index(codes, reference.device)
+    expected, found = (_forced_logits(janus, drawing, codes) for janus in (reference, other))
+    draw = CodeDraw(drawing, reference.device, None)
+    same = float((draw(expected, index) == draw(found, index)).double().mean())
+    open_to_all = replace(drawing, sampling=Sampling())
+    return Agreement(_divergence(*(open_to_all.guided(logits, index) for logits in (expected, found))), same)
 
 
 @torch.no_grad()
@@ -87,7 +103,8 @@ def answering_agreement(reference: Janus, other: Janus, *, question: str, pictur
         hidden = janus.model.language_model.model(janus.embed_prompts([prompt + answer], [picture])[0])
         return janus.model.language_model.lm_head(hidden[:, len(prompt) - 1 :])
 
-    return _agreement(logits(reference), logits(other), None)
+    expected, found = logits(reference), logits(other)
+    return Agreement(_divergence(expected, found), float((expected.argmax(-1) == found.argmax(-1)).double().mean()))
 
 
 def memory_table() -> str:
@@ -107,16 +124,15 @@ def memory_table() -> str:
     )
 
 
-def fidelity_table(checkpoint: str, device: str, *, against: str, count: int, cfg_weight: float) -> str:
+def fidelity_table(checkpoint: str, device: str, *, against: str, count: int) -> str:
     """Each dtype's agreement with `against`, over `count` pictures of each of PROMPTS and answers about the first."""
     reference = load(checkpoint, device, against)
-    drawn = {prompt: reference.generate(prompt, count, cfg_weight=cfg_weight) for prompt in PROMPTS}
+    drawn = {prompt: reference.generate(prompt, count) for prompt in PROMPTS}
     pictures = [reference.decode(tokens)[0] for tokens in drawn.values()]
 
     def drawing(other: Janus) -> list[str]:
         return _means(
-            drawing_agreement(reference, other, prompt=prompt, codes=tokens.ids, cfg_weight=cfg_weight)
-            for prompt, tokens in drawn.items()
+            drawing_agreement(reference, other, prompt=prompt, codes=tokens.ids) for prompt, tokens in drawn.items()
         )
 
     lines = []
@@ -145,13 +161,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda (fp8 rules out mps)")
     parser.add_argument("--against", default="bf16", choices=NAMES, help="the dtype that the others are compared with")
     parser.add_argument("--count", type=int, default=16, help="pictures for each prompt")
-    parser.add_argument("--cfg-weight", type=float, default=1.75, help="strength of the prompt; Janus-Pro's is 5")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
     """Print both tables."""
-    print(f"{memory_table()}\n\n{args.checkpoint} at CFG weight {args.cfg_weight:g}, against {args.against}:\n")
-    print(
-        fidelity_table(args.checkpoint, args.device, against=args.against, count=args.count, cfg_weight=args.cfg_weight)
-    )
+    print(f"{memory_table()}\n\n{args.checkpoint} against {args.against}:\n")
+    print(fidelity_table(args.checkpoint, args.device, against=args.against, count=args.count))

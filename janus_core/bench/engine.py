@@ -7,9 +7,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..generation.codes import Drawing
 from ..generation.cpu_kernels import fast_layers
 from ..generation.execution import Execution
-from ..generation.image import Drawing, draw_codes
+from ..generation.image import draw_codes
 from ..generation.sampling import Sampling
 from ..generation.text import answer_ids, embed_prompts
 from ..model.janus import JanusModel

@@ -1,52 +1,19 @@
 """Drawing: prompt ids -> picture codes, one code per picture and step."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from ..model.janus import JanusModel
 from .cache import attention_kernels
+from .codes import CodeDraw, Drawing
 from .context import Context
 from .execution import Execution
 from .recorder import GraphedStep, side_stream
-from .sampling import Sampling, check_finite, draw_tokens, guide, seed_keys
+from .sampling import check_finite
 
 Progress = Callable[[int, int, Tensor], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Drawing:
-    """What to draw: `count` pictures of `steps` codes.
-
-    `prompt` are ids that end with begin_of_image; `pad` replaces them in the unconditional prompt. Picture i uses
-    seed + i and does not depend on the others. `window` is how many codes a pass of jacobi reads, 1 for a plain step.
-    """
-
-    prompt: list[int]
-    pad: int
-    steps: int
-    count: int = 1
-    seed: int = 0
-    cfg_weight: float = 5.0
-    sampling: Sampling = field(default_factory=Sampling)
-    window: int = 1
-
-    @property
-    def prefixes(self) -> list[list[int]]:
-        """The prompts to prefill: the conditional one, and the unconditional one unless the CFG weight is 1."""
-        return [self.prompt] if self.cfg_weight == 1 else [self.prompt, unconditional(self.prompt, self.pad)]
-
-    @property
-    def rows(self) -> int:
-        """Tokens per forward pass: pictures x prefixes x window."""
-        return self.count * len(self.prefixes) * self.window
-
-
-def unconditional(prompt: list[int], pad: int) -> list[int]:
-    """The prompt with all but its first and last token padded; the pads are attended, as in training."""
-    return [prompt[0], *[pad] * (len(prompt) - 2), prompt[-1]]
 
 
 def prefill(model: JanusModel, drawing: Drawing, execution: Execution, room: int) -> tuple[Tensor, Context]:
@@ -64,15 +31,6 @@ def prefill(model: JanusModel, drawing: Drawing, execution: Execution, room: int
     return hidden, context
 
 
-def picture_logits(model: JanusModel, hidden: Tensor, cfg_weight: float) -> Tensor:
-    """Hidden states [rows, ..., D] -> guided logits [pictures, ..., codes]; at CFG weight 1 each row is a picture."""
-    logits = model.gen_head(hidden)
-    if cfg_weight == 1:
-        return logits
-    cond, uncond = logits.chunk(2)
-    return guide(cond, uncond, cfg_weight)
-
-
 class DrawingStep:
     """One decode step and its state.
 
@@ -80,29 +38,28 @@ class DrawingStep:
     """
 
     def __init__(self, model: JanusModel, drawing: Drawing, execution: Execution):
-        self.model, self.drawing, self.start = model, drawing, len(drawing.prompt)
+        self.model, self.copies, self.start = model, len(drawing.prefixes), len(drawing.prompt)
         hidden, self.context = prefill(model, drawing, execution, drawing.steps - 1)
         self.capacity, device = self.context.capacity, execution.device
-        self.keys = seed_keys(drawing.seed, drawing.count, device)
+        self.draw = CodeDraw(drawing, device, self.context.kernels)
         self.ids = torch.zeros(drawing.count, drawing.steps, dtype=torch.long, device=device)
         self.index = torch.zeros(drawing.count, 1, dtype=torch.long, device=device)  # of the last code drawn
-        self.logits = picture_logits(model, hidden, drawing.cfg_weight).clone()
+        self.logits = model.gen_head(hidden).clone()  # [rows, codes]
         check_finite(self.logits)
         self._draw()
 
     def __call__(self, end: int) -> None:
-        copies = len(self.drawing.prefixes)
-        slots = (self.index + self.start).repeat(copies, 1)  # [rows, 1]
-        embeds = self.model.embed_codes(self.ids.gather(1, self.index)).repeat(copies, 1, 1)
-        hidden = self.context.step(embeds, slots, end)
-        self.logits.copy_(picture_logits(self.model, hidden[:, -1], self.drawing.cfg_weight))
+        slots = (self.index + self.start).repeat(self.copies, 1)  # [rows, 1]
+        embeds = self.model.embed_codes(self.ids.gather(1, self.index)).repeat(self.copies, 1, 1)
+        self.logits.copy_(self.model.gen_head(self.context.step(embeds, slots, end)[:, -1]))
         self.index.add_(1)
         self._draw()
 
     def _draw(self) -> None:
-        logits, sampling = self.logits[:, None], self.drawing.sampling
-        drawn = draw_tokens(logits, sampling, self.keys, self.index, self.context.kernels)
-        self.ids.scatter_(1, self.index, drawn)
+        logits = self.logits[:, None]
+        codes = self.draw(logits, self.index)
+        self.draw.note(codes, logits, self.index)
+        self.ids.scatter_(1, self.index, codes)
 
 
 @torch.no_grad()

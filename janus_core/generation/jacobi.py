@@ -15,55 +15,56 @@ from torch import Tensor
 
 from ..model.janus import JanusModel
 from .cache import attention_kernels
+from .codes import CodeDraw, Drawing
 from .execution import Execution
-from .image import Drawing, Progress, picture_logits, prefill
+from .image import Progress, prefill
 from .recorder import GraphedStep, side_stream
-from .sampling import check_finite, draw_tokens, seed_keys
+from .sampling import check_finite
 
 
 class JacobiPass:
     """One pass and its state. Each call accepts the codes that it verifies, and guesses those that follow."""
 
     def __init__(self, model: JanusModel, drawing: Drawing, execution: Execution):
-        self.model, self.drawing = model, drawing
+        self.model, self.drawing, self.copies = model, drawing, len(drawing.prefixes)
         count, steps, window, self.start = drawing.count, drawing.steps, drawing.window, len(drawing.prompt)
         hidden, self.context = prefill(model, drawing, execution, steps + window)
         self.capacity, device = self.context.capacity, execution.device
         self.ahead = torch.arange(window, device=device)
-        self.keys = seed_keys(drawing.seed, count, device)
+        self.draw = CodeDraw(drawing, device, self.context.kernels)
         self.ids = torch.zeros(count, steps + 2 * window, dtype=torch.long, device=device)  # kept codes, then guesses
         self.done = torch.zeros(count, 1, dtype=torch.long, device=device)  # codes kept, of each picture
-        self.logits = picture_logits(model, hidden, drawing.cfg_weight)[:, None]  # of the first code that a pass checks
+        self.logits = model.gen_head(hidden)[:, None]  # of the first code that a pass checks
         check_finite(self.logits)
         self._keep(self.logits.clone(), self.done)
 
     def __call__(self, end: int) -> None:
         """Read the last kept code of each picture and the guesses after it."""
-        copies = len(self.drawing.prefixes)
         inputs = self.done - 1 + self.ahead  # [count, window]
-        slots = (inputs + self.start).repeat(copies, 1)
-        embeds = self.model.embed_codes(self.ids.gather(1, inputs)).repeat(copies, 1, 1)
-        hidden = self.context.step(embeds, slots, end)
-        logits = picture_logits(self.model, hidden, self.drawing.cfg_weight)
+        slots = (inputs + self.start).repeat(self.copies, 1)
+        embeds = self.model.embed_codes(self.ids.gather(1, inputs)).repeat(self.copies, 1, 1)
+        logits = self.model.gen_head(self.context.step(embeds, slots, end))
         self.logits.copy_(logits[:, :1])
         self._keep(logits, inputs + 1)
 
     def _keep(self, logits: Tensor, indices: Tensor) -> None:
-        """Accept the verified draws and guess the rest, from logits [count, T, codes] of the codes at `indices` [count, T]."""
-        sampling, keys, window = self.drawing.sampling, self.keys, self.drawing.window
-        drawn = draw_tokens(logits, sampling, keys, indices)
+        """Accept the verified draws and guess the rest, from logits [rows, T, codes] of the codes at `indices` [count, T]."""
+        drawn = self.draw(logits, indices)
+        self.draw.note(drawn, logits, indices)
         right = drawn[:, :-1] == self.ids.gather(1, indices[:, :-1])
         accepted = 1 + right.long().cumprod(dim=1).sum(dim=1, keepdim=True)
         # The next guesses, drawn with the noise that will decide:
         # 1. Logits after a wrong guess depend on it. Averaging them with the last valid logits gave the best guesses.
         # 2. Beyond the window only the last valid logits exist.
+        # 3. The average is of the head's own logits: a code that min-p excludes is -inf, which no average moves.
         # The average is taken in place: a copy would be the largest tensor of the pass.
-        last = logits.gather(1, (accepted - 1)[..., None].expand(-1, -1, logits.shape[-1]))
-        guessed = draw_tokens(logits.lerp_(last, 0.5), sampling, keys, indices)
+        at = (accepted - 1).repeat(self.copies, 1)[..., None].expand(-1, -1, logits.shape[-1])
+        last = logits.gather(1, at)
+        guessed = self.draw(logits.lerp_(last, 0.5), indices)
         kept = torch.arange(indices.shape[1], device=indices.device) < accepted
         self.ids.scatter_(1, indices, torch.where(kept, drawn, guessed))
         beyond = indices[:, -1:] + 1 + self.ahead
-        self.ids.scatter_(1, beyond, draw_tokens(last.expand(-1, window, -1), sampling, keys, beyond))
+        self.ids.scatter_(1, beyond, self.draw(last.expand(-1, len(self.ahead), -1), beyond))
         self.done.add_(accepted).clamp_(max=self.drawing.steps)
 
 

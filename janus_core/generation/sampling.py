@@ -12,15 +12,23 @@ from ..errors import CheckpointError, InputError
 MASK32 = 0xFFFFFFFF
 GOLDEN32 = 0x9E3779B9
 MAX_SEED = 2**64 - 1
+ENTROPY_SCALE = 2.0  # nats
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a token is drawn. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 are off."""
+    """How a token is drawn. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 are off.
+
+    For pictures only: codes with less than `min_p` of the likeliest code's probability under the prompt are left out (see
+    `Drawing.guided`), and `entropy_temperature` is added to the temperature where the model is sure, and less and less of
+    it where it is not: T + entropy_temperature * exp(-entropy / ENTROPY_SCALE) (Ma et al. 2025, arXiv 2510.09012).
+    """
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
+    entropy_temperature: float = 0.0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
@@ -29,6 +37,17 @@ class Sampling:
             raise InputError(f"top_k is {self.top_k}: give 0 (off) or the number of likeliest codes to keep.")
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p is {self.top_p}: give a share above 0 and up to 1 (off).")
+        if not 0 <= self.min_p < 1:
+            raise InputError(f"min_p is {self.min_p}: give a share from 0 (off) to below 1, usually up to 0.1.")
+        if not (math.isfinite(self.entropy_temperature) and self.entropy_temperature >= 0):
+            raise InputError(
+                f"entropy_temperature is {self.entropy_temperature}: give 0 (off) or more, usually up to 2."
+            )
+
+    @property
+    def unfiltered(self) -> bool:
+        """Whether a draw needs no more than logits over a temperature that float32 can hold, and min-p."""
+        return self.temperature > 0.05 and self.top_k == 0 and self.top_p == 1 and self.entropy_temperature == 0
 
 
 def _mix(x: Tensor) -> Tensor:
@@ -49,12 +68,16 @@ def _mix_seed(seed: int) -> int:
     return z ^ (z >> 31)
 
 
-def seed_keys(seed: int, rows: int, device: torch.device | str) -> Tensor:
-    """Keys long [rows, 2] of the seeds seed, seed + 1, ... (mod 2**64). Raises InputError outside 0..2**64-1."""
+def seed_keys(seed: int, rows: int, device: torch.device | str, *, salts: tuple[int, ...] = (0,)) -> Tensor:
+    """Keys long [rows, 2] of the seeds seed, seed + 1, ... (mod 2**64). Raises InputError outside 0..2**64-1.
+
+    With several `salts`, each seed has one key per salt, in succession. A salt other than 0 gives noise of its own.
+    """
     seed = int(seed)  # numpy's integers overflow in the mixing
     if not 0 <= seed <= MAX_SEED:
         raise InputError(f"seed is {seed}: give a whole number from 0 to {MAX_SEED}.")
-    mixed = [_mix_seed((seed + i) & MAX_SEED) for i in range(rows)]
+    seeds = [_mix_seed((seed + i) & MAX_SEED) for i in range(rows // len(salts))]
+    mixed = [_mix_seed(z ^ salt) if salt else z for z in seeds for salt in salts]
     return torch.tensor([[z & MASK32, z >> 32] for z in mixed], dtype=torch.int64, device=device)
 
 
@@ -86,7 +109,7 @@ def log1m(x: Tensor) -> Tensor:
     return torch.where(left == 1, -x, left.log() * (x / (1 - left)))
 
 
-def guide(cond: Tensor, uncond: Tensor, weight: float) -> Tensor:
+def guide(cond: Tensor, uncond: Tensor, weight: float | Tensor) -> Tensor:
     """Classifier-free guidance (Ho and Salimans 2022) of logits of equal shapes: weight 0 is unconditional, 1 conditional."""
     return uncond + weight * (cond - uncond)
 
@@ -95,7 +118,12 @@ def tempered(logits: Tensor, sampling: Sampling) -> Tensor:
     """Logits [..., codes] divided by a temperature above 0, in float32 or better; -inf for codes that are filtered out."""
     logits = logits if logits.dtype == torch.float64 else logits.float()
     # With the largest at 0, a tiny temperature gives -inf and never inf.
-    logits = (logits - logits.amax(dim=-1, keepdim=True)) / max(sampling.temperature, 1e-30)
+    logits = logits - logits.amax(dim=-1, keepdim=True)
+    temperature: float | Tensor = max(sampling.temperature, 1e-30)
+    if sampling.entropy_temperature:
+        entropy = torch.special.entr(logits.softmax(dim=-1)).sum(dim=-1, keepdim=True)
+        temperature = temperature + sampling.entropy_temperature * (-entropy / ENTROPY_SCALE).exp()
+    logits = logits / temperature
     if 0 < sampling.top_k < logits.shape[-1]:
         least = logits.topk(sampling.top_k, dim=-1).values[..., -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
@@ -107,18 +135,26 @@ def tempered(logits: Tensor, sampling: Sampling) -> Tensor:
     return logits
 
 
+def noisy_scores(logits: Tensor, sampling: Sampling, keys: Tensor, position: int | Tensor) -> Tensor:
+    """Scores of logits [rows, codes], or [rows, T, codes] with `position` [rows, T]: the largest is the code that is drawn.
+
+    log p + Gumbel noise, whose largest is a draw from p; the logits for temperature 0.
+    """
+    if sampling.temperature == 0:
+        return logits
+    return gumbel_noise(keys, position, logits.shape[-1]).add(tempered(logits, sampling))
+
+
 def draw_tokens(
     logits: Tensor, sampling: Sampling, keys: Tensor, position: int | Tensor, kernels: ModuleType | None = None
 ) -> Tensor:
-    """One token a row, long [rows], from logits [rows, codes]: argmax(log p + Gumbel noise) draws from p exactly.
+    """One token a row, long [rows], from logits [rows, codes].
 
     With `position` [rows, T] and logits [rows, T, codes], the tokens are [rows, T], and `kernels` may be `triton_kernels`.
     """
-    if sampling.temperature == 0:
-        return logits.argmax(dim=-1)
-    if kernels:
-        return kernels.noisy_argmax(tempered(logits, sampling), keys, position)
-    return gumbel_noise(keys, position, logits.shape[-1]).add(tempered(logits, sampling)).argmax(dim=-1)
+    if kernels and sampling.temperature > 0:
+        return kernels.draw(tempered(logits, sampling), keys, position)
+    return noisy_scores(logits, sampling, keys, position).argmax(dim=-1)
 
 
 def check_finite(logits: Tensor) -> None:

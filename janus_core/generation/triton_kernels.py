@@ -5,6 +5,7 @@ several. Sums are in float32 and results are rounded where PyTorch rounds them, 
 """
 
 # pyright: reportIndexIssue=false
+import math
 from typing import Any
 
 import torch
@@ -116,11 +117,38 @@ def _attend(
     return out
 
 
-def noisy_argmax(logits: Tensor, keys: Tensor, position: Tensor) -> Tensor:
-    """`(gumbel_noise(keys, position, codes) + logits).argmax(-1)` of logits [rows, T, codes], at `position` [rows, T]."""
-    out = torch.empty_like(position)
-    _noisy_argmax_kernel[logits.shape[0], logits.shape[1]](
-        logits, keys, position, out, logits.shape[-1], GOLDEN32, CODES, num_warps=16
+def draw(
+    logits: Tensor,
+    keys: Tensor,
+    position: Tensor,
+    *,
+    cfg_weight: float | None = None,
+    min_p: float = 0.0,
+    temperature: float = 1.0,
+) -> Tensor:
+    """The codes, long [pictures, T] as `position`, that win with `gumbel_noise(keys, position, codes)` added.
+
+    `logits` are [pictures, T, codes], or with a `cfg_weight` [2 x pictures, T, codes], which are guided. `min_p` and the
+    temperature are those of `Sampling`, on logits that a temperature of this size leaves in float32's range.
+    """
+    out, codes = torch.empty_like(position), logits.shape[-1]
+    least = math.log(min_p) if min_p else 0.0
+    _draw_kernel[position.shape](
+        logits.contiguous(),
+        keys,
+        position,
+        out,
+        position.numel(),
+        cfg_weight or 0.0,
+        least,
+        1 / temperature,
+        cfg_weight is not None,
+        min_p > 0,
+        _exact(logits),
+        codes,
+        GOLDEN32,
+        CODES,
+        num_warps=16,
     )
     return out
 
@@ -302,12 +330,42 @@ def _mixed(x):
 
 
 @triton.jit
-def _noisy_argmax_kernel(logits, keys, position, out, COUNT: tl.constexpr, GOLDEN: tl.constexpr, BLOCK: tl.constexpr):
+def _guided(logits, uncond, code, weight, COUNT: tl.constexpr, GUIDED: tl.constexpr, EXACT: tl.constexpr):
+    value = tl.load(logits + code, mask=code < COUNT, other=float("-inf")).to(EXACT)
+    if GUIDED:
+        other = tl.load(uncond + code, mask=code < COUNT, other=0.0).to(EXACT)
+        value = other + weight * (value - other)
+    return value
+
+
+@triton.jit(do_not_specialize=["weight", "least", "scale"])
+def _draw_kernel(
+    logits,
+    keys,
+    position,
+    out,
+    drawn,
+    weight,
+    least,
+    scale,
+    GUIDED: tl.constexpr,
+    MIN_P: tl.constexpr,
+    EXACT: tl.constexpr,
+    COUNT: tl.constexpr,
+    GOLDEN: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     row, at_token = tl.program_id(0), tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
+    cond, uncond = logits + at_token * COUNT, logits + (drawn + at_token) * COUNT
     low, high = tl.load(keys + 2 * row).to(tl.uint32), tl.load(keys + 2 * row + 1).to(tl.uint32)
     first = _mixed(low + tl.load(position + at_token).to(tl.uint32) * GOLDEN)
     second = _mixed(first ^ high)
-    best, winner = tl.full((), float("-inf"), logits.dtype.element_ty), tl.full((), 0, tl.int32)
+    likeliest = tl.full((), float("-inf"), EXACT)
+    if MIN_P:
+        for start in range(0, COUNT, BLOCK):
+            value = _guided(cond, uncond, start + tl.arange(0, BLOCK), weight, COUNT, False, EXACT)
+            likeliest = tl.maximum(likeliest, tl.max(value, axis=0))
+    best, winner = tl.full((), float("-inf"), EXACT), tl.full((), 0, tl.int32)
     for start in range(0, COUNT, BLOCK):
         code = start + tl.arange(0, BLOCK)
         bits = _mixed(_mixed(code.to(tl.uint32) * GOLDEN + first) ^ second)
@@ -315,7 +373,11 @@ def _noisy_argmax_kernel(logits, keys, position, out, COUNT: tl.constexpr, GOLDE
         # log(1 - rest), exact also where rest is so small that 1 - rest rounds to 1.
         left = 1 - rest
         log = tl.where(left == 1, -rest, tl.log(left) * (rest / (1 - left)))
-        value = tl.load(logits + at_token * COUNT + code, mask=code < COUNT, other=float("-inf")) - tl.log(-log)
+        value = _guided(cond, uncond, code, weight, COUNT, GUIDED, EXACT) * scale - tl.log(-log)
+        drawable = code < COUNT
+        if MIN_P:
+            drawable &= _guided(cond, uncond, code, weight, COUNT, False, EXACT) - likeliest >= least
+        value = tl.where(drawable, value, float("-inf"))
         top, at = tl.max(value, axis=0, return_indices=True)
         winner = tl.where(top > best, start + at, winner)
         best = tl.maximum(top, best)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
-from ..generation.image import unconditional
+from ..generation.codes import unconditional
 from ..processing import IMAGE_TAG, Processor, Turn
 from .stages import KINDS
 

@@ -23,8 +23,9 @@ from janus_core.bench.loading import process_memory
 from janus_core.bench.measure import prompt_of
 from janus_core.bench.random_weights import fill
 from janus_core.config import JanusConfig
+from janus_core.generation.codes import Drawing
 from janus_core.generation.execution import Execution
-from janus_core.generation.image import Drawing, draw_codes
+from janus_core.generation.image import draw_codes
 from janus_core.memory import total_drawing_bytes, weight_bytes
 from janus_core.model.janus import JanusModel
 from janus_core.precision import NAMES, Precision

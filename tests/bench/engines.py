@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import GenerationConfig, JanusConfig, JanusForConditionalGeneration
 
 from janus_core.bench.engine import SPECIAL
-from janus_core.generation.image import unconditional
+from janus_core.generation.codes import unconditional
 from janus_core.generation.text import embed_prompts
 from janus_core.model.janus import JanusModel
 from janus_core.weights.names import split_fused, transformers_keys

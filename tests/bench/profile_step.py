@@ -20,8 +20,9 @@ from janus_core.bench.engine import SPECIAL
 from janus_core.bench.random_weights import random_model
 from janus_core.config import JanusConfig
 from janus_core.generation.cache import attention_kernels
+from janus_core.generation.codes import Drawing
 from janus_core.generation.execution import Execution
-from janus_core.generation.image import Drawing, DrawingStep
+from janus_core.generation.image import DrawingStep
 from janus_core.generation.self_check import triton_kernels
 
 STEPS = 8

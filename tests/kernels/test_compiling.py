@@ -38,9 +38,11 @@ def signatures(kind: str, exact: tl.dtype) -> dict:
             {"SCALE": 128**-0.5, "EXACT": exact, "SIZE": 128, "SLOTS": kernels.SPLIT},
         ),
         kernels._join_kernel: ({"parts": wide, "out": x, "splits": "i32"}, {"SIZE": 128, "BLOCK": 16}),
-        kernels._noisy_argmax_kernel: (
-            {"logits": wide, "keys": long, "position": long, "out": long},
-            {"COUNT": 16384, "GOLDEN": kernels.GOLDEN32, "BLOCK": kernels.CODES},
+        kernels._draw_kernel: (
+            {"logits": x, "keys": long, "position": long, "out": long, "drawn": "i32"}
+            | dict.fromkeys(("weight", "least", "scale"), "fp32"),
+            {"GUIDED": True, "MIN_P": True, "EXACT": exact}
+            | {"COUNT": 16384, "GOLDEN": kernels.GOLDEN32, "BLOCK": kernels.CODES},
         ),
     }
 
@@ -52,5 +54,5 @@ def test_kernels_compile(capability: int, kind: str, exact: tl.dtype) -> None:
         source = ASTSource(kernel, types | dict.fromkeys(constants, "constexpr"), constants)
         binary = triton.compile(source, target=GPUTarget("cuda", capability, 32)).asm
         assert binary["cubin"][:4] == b"\x7fELF"
-        if kernel is kernels._noisy_argmax_kernel:
+        if kernel is kernels._draw_kernel:
             assert "lg2.approx" not in binary["ptx"]  # too coarse for the noise that wins

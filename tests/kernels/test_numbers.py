@@ -6,8 +6,9 @@ import torch
 import janus_core
 from janus_core.generation import triton_kernels as kernels
 from janus_core.generation.cache import DeviceCache
+from janus_core.generation.codes import CodeDraw, Drawing
 from janus_core.generation.execution import Execution
-from janus_core.generation.image import Drawing, draw_codes
+from janus_core.generation.image import draw_codes
 from janus_core.generation.jacobi import draw_codes_jacobi
 from janus_core.generation.sampling import Sampling, gumbel_noise, seed_keys
 from janus_core.model.llama import rope_table
@@ -82,15 +83,30 @@ def test_what_wins_with_noise_added_is_what_wins_on_the_plain_path() -> None:
     for spread in (0.0, 1.0):
         logits = torch.randn(40, 1, 5000, generator=torch.Generator().manual_seed(1)) * spread
         plain = (gumbel_noise(keys, positions, 5000) + logits).argmax(-1)
-        assert torch.equal(kernels.noisy_argmax(logits, keys, positions), plain)
-        several = kernels.noisy_argmax(logits.view(10, 4, -1), keys[::4].contiguous(), positions.view(10, 4))
+        assert torch.equal(kernels.draw(logits, keys, positions), plain)
+        several = kernels.draw(logits.view(10, 4, -1), keys[::4].contiguous(), positions.view(10, 4))
         assert torch.equal(
             several, (gumbel_noise(keys[::4], positions.view(10, 4), 5000) + logits.view(10, 4, -1)).argmax(-1)
         )
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("cfg_weight", "sampling"), [(5.0, Sampling()), (1.0, Sampling(0.8, 5)), (2.0, Sampling(0.0))])
+@pytest.mark.parametrize("min_p", [0.0, 0.3])
+@pytest.mark.parametrize(("cfg_weight", "temperature"), [(1.0, 1.0), (5.0, 0.5), (0.0, 1.3), (-1.0, 1.0)])
+def test_guidance_and_min_p_are_those_of_the_plain_path(cfg_weight: float, temperature: float, min_p: float) -> None:
+    sampling = Sampling(temperature, min_p=min_p)
+    drawing = Drawing(prompt=[0, 1], pad=2, steps=50, count=6, cfg_weight=cfg_weight, sampling=sampling)
+    logits = torch.randn(6 * len(drawing.prefixes), 3, 5000, generator=torch.Generator().manual_seed(3)).double()
+    index = torch.arange(3).expand(6, 3) + torch.arange(6)[:, None]
+    plain, fused = (CodeDraw(drawing, torch.device("cpu"), by)(logits, index) for by in (None, kernels))
+    assert torch.equal(plain, fused) and len(plain.unique()) > 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("cfg_weight", "sampling"),
+    [(5.0, Sampling(min_p=0.05)), (5.0, Sampling()), (1.0, Sampling(0.8, 5)), (2.0, Sampling(0.0))],
+)
 def test_a_drawing_is_that_of_the_plain_path(cfg_weight: float, sampling: Sampling) -> None:
     janus = janus_core.load(dtype=torch.float64)
     prompt = janus.processor.drawing_prompt("a red circle")

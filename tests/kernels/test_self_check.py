@@ -9,8 +9,9 @@ import torch
 import janus_core
 from janus_core.generation import self_check
 from janus_core.generation import triton_kernels as kernels
+from janus_core.generation.codes import Drawing
 from janus_core.generation.execution import Execution
-from janus_core.generation.image import Drawing, draw_codes
+from janus_core.generation.image import draw_codes
 
 CPU = torch.device("cpu")
 PLAIN = Execution(CPU, kernels=None)
@@ -67,7 +68,7 @@ def wrong_product(own: Wrong) -> Wrong:
 
 
 def wrong_draw(own: Wrong) -> Wrong:
-    return lambda logits, keys, position: own(logits, keys, position + 1)
+    return lambda logits, keys, position, **settings: own(logits, keys, position + 1, **settings)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def wrong_draw(own: Wrong) -> Wrong:
         ("_silu_mul", wrong_mlp, "MLP"),
         ("_attend", wrong_attention, "attention"),
         ("int8_linear", wrong_product, "int8 product"),
-        ("noisy_argmax", wrong_draw, "draws"),
+        ("draw", wrong_draw, "draws"),
     ],
 )
 def test_a_kernel_that_is_wrong_is_refused_and_the_picture_is_right(

@@ -10,7 +10,7 @@ import torch
 
 import janus_core
 from janus_core import InputError
-from janus_core.generation.image import unconditional
+from janus_core.generation.codes import unconditional
 from janus_core.generation.sampling import Sampling, draw_tokens, guide, seed_keys
 
 PROMPT = "the red cat is in the boat"

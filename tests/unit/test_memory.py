@@ -14,7 +14,7 @@ from torch._subclasses import FakeTensorMode
 
 from janus_core import Janus, memory
 from janus_core.config import JanusConfig
-from janus_core.generation import cpu_kernels, image
+from janus_core.generation import codes, cpu_kernels
 from janus_core.generation.cache import DeviceCache
 from janus_core.generation.execution import Execution
 from janus_core.model.janus import JanusModel
@@ -39,9 +39,9 @@ def middling(request, janus) -> Janus:
     return Janus(model, janus.processor, precision=Precision(request.param), execution=Execution(torch.device("cpu")))
 
 
-def drawing_of(config: JanusConfig, prompt: int, count: int, **settings: Any) -> image.Drawing:
+def drawing_of(config: JanusConfig, prompt: int, count: int, **settings: Any) -> codes.Drawing:
     """`count` pictures of the model's own size from a prompt of `prompt` tokens."""
-    return image.Drawing(prompt=[0] * prompt, pad=0, steps=math.prod(config.grid), count=count, **settings)
+    return codes.Drawing(prompt=[0] * prompt, pad=0, steps=math.prod(config.grid), count=count, **settings)
 
 
 def close_above(estimate: int, measured: int) -> None:
@@ -146,7 +146,7 @@ def test_drawing_needs_only_its_parts_on_the_device(split):
     step = cache.step(there(2, 1), 20)
     for embeds, attend in ((model.embed_text(there(2, 7)), cache.prompt()), (model.embed_codes(there(2, 1)), step)):
         hidden = model.language_model.model(embeds, attend=attend)
-        assert image.picture_logits(model, hidden[:, -1], 5.0).device.type == "meta"
+        assert model.gen_head(hidden).device.type == "meta"
     with pytest.raises(RuntimeError, match="on the same device"):
         model.language_model.lm_head(hidden)
     pixels = split(memory.DECODING).gen_vision_model.decode(there(1, 36), (6, 6))

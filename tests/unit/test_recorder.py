@@ -8,8 +8,9 @@ import torch
 
 import janus_core
 from janus_core.generation import cache, context, recorder, text
+from janus_core.generation.codes import Drawing
 from janus_core.generation.execution import Execution
-from janus_core.generation.image import Drawing, DrawingStep, draw_codes
+from janus_core.generation.image import DrawingStep, draw_codes
 from janus_core.generation.sampling import Sampling
 
 CPU = Execution(torch.device("cpu"))

@@ -1,0 +1,156 @@
+"""What to draw, and from the picture head's logits to codes: guidance, min-p, kept codes, and codes near a source's.
+
+Both samplers draw through `CodeDraw`, so that jacobi's codes are the sequential ones whatever is asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from .sampling import Sampling, draw_tokens, guide, noisy_scores, seed_keys
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anchors:
+    """Codes to stay near (anchor token matching, ISLock, Hu et al. 2025).
+
+    Of the V ** (1 - strength) codes with the best scores, the one is drawn whose vector, of `vectors` [V, d], is nearest
+    to that of the code in `source`, long [count, steps]. Strength 1 draws freely, 0 gives the source.
+    """
+
+    source: Tensor
+    vectors: Tensor
+    strength: float
+
+    @property
+    def candidates(self) -> int:
+        return round(len(self.vectors) ** (1 - self.strength))
+
+    def nearest(self, scores: Tensor, index: Tensor) -> Tensor:
+        """Of the best `scores` [count, T, V] of the codes at `index` [count, T]: long [count, T]."""
+        best = scores.topk(self.candidates, dim=-1).indices
+        wanted = self.source.gather(1, index.clamp(max=self.source.shape[1] - 1))[..., None]  # [count, T, 1]
+        near = (self.vectors[best] * self.vectors[wanted]).sum(-1)
+        near = near.masked_fill(best == wanted, torch.inf)  # other codes may have an equal vector
+        return best.gather(-1, near.argmax(-1, keepdim=True))[..., 0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """What to draw: `count` pictures of `steps` codes.
+
+    `prompt` are ids that end with begin_of_image; `pad` replaces them in the unconditional prompt. Picture i uses
+    seed + i and does not depend on the others. With several `salts`, each seed draws one picture per salt, in succession,
+    and `count` is that of all. `window` is how many codes a pass of jacobi reads, 1 for a plain step.
+    `cfg_end` is the CFG weight of the last code, on the way of `cfg_power`; None keeps `cfg_weight`.
+    `kept`, long [count, steps], are codes to keep, and -1 where to draw.
+    """
+
+    prompt: list[int]
+    pad: int
+    steps: int
+    count: int = 1
+    seed: int = 0
+    salts: tuple[int, ...] = (0,)
+    cfg_weight: float = 5.0
+    cfg_end: float | None = None
+    cfg_power: float = 1.0
+    sampling: Sampling = field(default_factory=Sampling)
+    window: int = 1
+    kept: Tensor | None = None
+    anchors: Anchors | None = None
+
+    @property
+    def prefixes(self) -> list[list[int]]:
+        """The prompts to prefill: the conditional one, and the unconditional one unless the CFG weight stays 1."""
+        only = self.cfg_weight == 1 and self.cfg_end in (None, 1)
+        return [self.prompt] if only else [self.prompt, unconditional(self.prompt, self.pad)]
+
+    @property
+    def rows(self) -> int:
+        """Tokens per forward pass: pictures x prefixes x window."""
+        return self.count * len(self.prefixes) * self.window
+
+    def weight_at(self, index: Tensor) -> float | Tensor:
+        """The CFG weight of the codes at `index` [count, T]: one for all, or float32 [count, T, 1]."""
+        if self.cfg_end in (None, self.cfg_weight):
+            return self.cfg_weight
+        way = (index[..., None] / max(self.steps - 1, 1)).clamp(max=1) ** self.cfg_power
+        return self.cfg_weight + (self.cfg_end - self.cfg_weight) * way
+
+    def guided(self, logits: Tensor, index: Tensor) -> Tensor:
+        """The picture head's logits, of the rows of all prefixes [rows, T, codes], -> the pictures' [count, T, codes].
+
+        Codes with less than `min_p` of the likeliest code's probability under the prompt are -inf. This comes before
+        guidance, which lifts what is impossible under the prompt, but less possible still without it.
+        """
+        cond, mixed = logits, logits
+        if len(self.prefixes) == 2:
+            cond, uncond = logits.chunk(2)
+            mixed = guide(cond, uncond, self.weight_at(index))
+        if self.sampling.min_p == 0:
+            return mixed
+        unlikely = cond - cond.amax(dim=-1, keepdim=True) < math.log(self.sampling.min_p)
+        return mixed.masked_fill(unlikely, -torch.inf)
+
+
+def unconditional(prompt: list[int], pad: int) -> list[int]:
+    """The prompt with all but its first and last token padded; the pads are attended, as in training."""
+    return [prompt[0], *[pad] * (len(prompt) - 2), prompt[-1]]
+
+
+class CodeDraw:
+    """Draws the codes of a drawing from logits, at any index, in any order: each is a function of its logits alone.
+
+    With kept codes, `likelihood` [count, steps, or more] gets the log-probability of each code under the prompt.
+    """
+
+    def __init__(self, drawing: Drawing, device: torch.device, kernels: ModuleType | None):
+        self.drawing, self.keys = drawing, seed_keys(drawing.seed, drawing.count, device, salts=drawing.salts)
+        sampling = drawing.sampling
+        constant = drawing.cfg_end in (None, drawing.cfg_weight)
+        self.kernels = kernels if sampling.unfiltered and constant and drawing.anchors is None else None
+        self.other_kernels = kernels if drawing.anchors is None else None
+        self.kept = self.likelihood = None
+        if drawing.kept is not None:
+            spare = drawing.kept.new_full((drawing.count, 2 * drawing.window), -1)  # jacobi guesses beyond the picture
+            self.kept = torch.cat((drawing.kept, spare), dim=1).to(device)
+            self.likelihood = torch.zeros(self.kept.shape, device=device)
+
+    def __call__(self, logits: Tensor, index: Tensor) -> Tensor:
+        """Logits [rows, T, codes] of the codes at `index` [count, T] -> codes, long [count, T]."""
+        drawn = self._drawn(logits, index)
+        if self.kept is None:
+            return drawn
+        kept = self.kept.gather(1, index)
+        return torch.where(kept < 0, drawn, kept)
+
+    def note(self, codes: Tensor, logits: Tensor, index: Tensor) -> None:
+        """Write down how likely `codes` [count, T] are, drawn from these logits; of a code twice, the last counts."""
+        if self.likelihood is not None:
+            cond = logits[: len(codes)]
+            cond = cond if cond.dtype == torch.float64 else cond.float()
+            chances = cond.log_softmax(dim=-1).gather(-1, codes[..., None])[..., 0]
+            self.likelihood.scatter_(1, index, chances.float())
+
+    def _drawn(self, logits: Tensor, index: Tensor) -> Tensor:
+        drawing, sampling = self.drawing, self.drawing.sampling
+        if self.kernels:
+            guided = len(drawing.prefixes) == 2
+            return self.kernels.draw(
+                logits,
+                self.keys,
+                index,
+                cfg_weight=drawing.cfg_weight if guided else None,
+                min_p=sampling.min_p,
+                temperature=sampling.temperature,
+            )
+        guided = drawing.guided(logits, index)
+        if drawing.anchors:
+            return drawing.anchors.nearest(noisy_scores(guided, sampling, self.keys, index), index)
+        return draw_tokens(guided, sampling, self.keys, index, self.other_kernels)
