@@ -77,6 +77,13 @@ def convert_command(args: argparse.Namespace) -> None:
     print(convert(args.checkpoint, args.file, dtype=args.dtype, progress=Bar("tensor")))
 
 
+class Defaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds "(default: ...)" to the help of each option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 # Imported on demand, because drawing does not need these modules: each has a function `add_arguments`.
 LAZY_COMMANDS = {
     "train": (".mini.training", "train the mini Janus, or fine-tune a checkpoint"),
@@ -97,17 +104,18 @@ def parser(chosen: str) -> argparse.ArgumentParser:
     common.add_argument("--dtype", default="fp32", choices=NAMES, help="type of the weights")
     common.add_argument("--seed", type=int, default=0, help="picture or answer i uses seed + i")
 
-    style = argparse.ArgumentDefaultsHelpFormatter
-    draw = commands.add_parser("generate", help="draw pictures from a prompt", parents=[common], formatter_class=style)
+    draw = commands.add_parser(
+        "generate", help="draw pictures from a prompt", parents=[common], formatter_class=Defaults
+    )
     draw.add_argument("prompt")
     draw.add_argument("--count", type=int, default=1, help="pictures to draw at once")
-    own = "by default the checkpoint's own"
-    draw.add_argument("--cfg-weight", type=float, help=f"strength of the prompt; 1 is no guidance; {own}, usually 5")
-    draw.add_argument("--temperature", type=float, help=f"0 is greedy; {own}, usually 1")
+    own = "(default: the checkpoint's own"
+    draw.add_argument("--cfg-weight", type=float, help=f"strength of the prompt; 1 is no guidance {own}, usually 5)")
+    draw.add_argument("--temperature", type=float, help=f"0 is greedy {own}, usually 1)")
     draw.add_argument("--top-k", type=int, default=0, help="keep the k likeliest codes; 0 is off")
     draw.add_argument("--top-p", type=float, default=1.0, help="keep the likeliest codes of this share; 1 is off")
     draw.add_argument(
-        "--min-p", type=float, help=f"leave out codes with less than this share of the likeliest's chance; {own}"
+        "--min-p", type=float, help=f"leave out codes with less than this share of the likeliest's chance {own})"
     )
     draw.add_argument(
         "--sampler", default=SAMPLERS[0], choices=SAMPLERS, help="jacobi: the same pictures, looking ahead"
@@ -118,7 +126,7 @@ def parser(chosen: str) -> argparse.ArgumentParser:
     draw.set_defaults(run=generate)
 
     ask = commands.add_parser(
-        "describe", help="answer a question about pictures", parents=[common], formatter_class=style
+        "describe", help="answer a question about pictures", parents=[common], formatter_class=Defaults
     )
     ask.add_argument("pictures", nargs="*", type=Path, help="picture files, all about one question")
     ask.add_argument("--question", default="Describe the picture.")
@@ -127,7 +135,7 @@ def parser(chosen: str) -> argparse.ArgumentParser:
     ask.set_defaults(run=describe)
 
     pack = commands.add_parser(
-        "convert", help="write a checkpoint as a single self-contained file", formatter_class=style
+        "convert", help="write a checkpoint as a single self-contained file", formatter_class=Defaults
     )
     pack.add_argument("checkpoint", help="folder, weight file or embedded name")
     pack.add_argument("file", type=Path, help="the new .safetensors file")
@@ -136,7 +144,7 @@ def parser(chosen: str) -> argparse.ArgumentParser:
 
     for name, (module, what) in LAZY_COMMANDS.items():
         command = commands.add_parser(
-            name, help=what, parents=[common] if name == "eval" else [], formatter_class=style
+            name, help=what, parents=[common] if name == "eval" else [], formatter_class=Defaults
         )
         if name == chosen:
             import_module(module, __package__).add_arguments(command)

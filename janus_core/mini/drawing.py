@@ -16,8 +16,9 @@ class DrawingSettings:
     pictures: int
     seed: int
     cfg_weight: float
-    temperature: float
+    temperature: float | None
     top_p: float
+    min_p: float | None
 
     def draw(self, janus: Janus, prompt: str, index: int = 0) -> np.ndarray:
         """The pictures of a prompt, uint8 [pictures, H, W, 3]; each `index` has seeds of its own."""
@@ -30,6 +31,7 @@ class DrawingSettings:
                 cfg_weight=self.cfg_weight,
                 temperature=self.temperature,
                 top_p=self.top_p,
+                min_p=self.min_p,
             ),
         )
 

@@ -25,7 +25,7 @@ from .world import render, sample_scene
 
 SPLITS = {"all": (False, True), "seen": (False,), "held_out": (True,)}  # by whether a combination is held out
 BATCH = 16  # questions answered at once
-CFG_WEIGHTS = (1.0, 2.0, 3.0, 5.0, 7.0)
+CFG_WEIGHTS = (1.0, 2.0, 3.0, 5.0, 8.0)
 
 
 def draw(janus: Janus, prompts: list[Prompt], settings: DrawingSettings, *, folder: Path | None = None) -> list[float]:
@@ -119,8 +119,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompts", type=int, default=50, help="prompts a category, half of them held out; 0 = none")
     parser.add_argument("--pictures", type=int, default=4, help="pictures a prompt")
     parser.add_argument("--cfg", type=float, nargs="+", default=list(CFG_WEIGHTS), help="CFG weights to try")
-    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--temperature", type=float, help="(default: the checkpoint's own)")
     parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--min-p", type=float, help="(default: the checkpoint's own)")
     parser.add_argument(
         "--answers", type=int, default=100, help="questions a category, half of them held out; 0 = none"
     )
@@ -145,7 +146,12 @@ def run(args: argparse.Namespace, janus: Janus) -> dict:
         if value % 2 or value < 0:
             raise InputError(f"{option} is {value}: half of them are held out, so give an even number, or 0.")
     settings = DrawingSettings(
-        pictures=args.pictures, seed=args.seed, cfg_weight=args.cfg[0], temperature=args.temperature, top_p=args.top_p
+        pictures=args.pictures,
+        seed=args.seed,
+        cfg_weight=args.cfg[0],
+        temperature=args.temperature,
+        top_p=args.top_p,
+        min_p=args.min_p,
     )
     if args.geneval and out:
         count = draw_prompts(janus, args.geneval, folder=out, settings=settings)
@@ -153,8 +159,9 @@ def run(args: argparse.Namespace, janus: Janus) -> dict:
         return {"prompts": count}
     report: dict = {
         "pictures_a_prompt": args.pictures,
-        "temperature": args.temperature,
+        "temperature": janus.defaults.temperature if args.temperature is None else args.temperature,
         "top_p": args.top_p,
+        "min_p": janus.defaults.min_p if args.min_p is None else args.min_p,
         "seed": args.seed,
         "cfg": {},
     }

@@ -17,6 +17,7 @@ HEAD_WIDTH = 384
 VISION = {"width": 128, "layers": 3, "heads": 4, "patch_size": 16, "mlp_ratio": 4}
 VQ = {"ch": 32, "ch_mult": [1, 1, 2, 2, 4], "z_channels": 128, "num_res_blocks": 1}
 CODES, CODE_WIDTH = 1024, 32
+MIN_P = 0.02  # chosen on prompts that no score uses: 0.01, 0.02 and 0.05 all drew 480 of 480 pictures right
 
 
 def mini_config(vocabulary: int) -> dict:
@@ -78,6 +79,7 @@ def write_layout(folder: Path) -> JanusConfig:
             "processor_class": "VLChatProcessor",
             "sft_format": "deepseek",
         },
+        "generation_config.json": {"janus": {"min_p": MIN_P}},
     }
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

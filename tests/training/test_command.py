@@ -322,7 +322,7 @@ def test_genevals_own_prompts_are_drawn_into_its_layout(tiny_folder: Path, tmp_p
     lines = [{"tag": "single_object", "include": [{"class": "bench", "count": 1}], "prompt": "a photo of a bench"}]
     (tmp_path / "metadata.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
     janus = janus_core.load(tiny_folder)
-    settings = DrawingSettings(pictures=2, seed=4, cfg_weight=2.0, temperature=1.0, top_p=1.0)
+    settings = DrawingSettings(pictures=2, seed=4, cfg_weight=2.0, temperature=1.0, top_p=1.0, min_p=0.0)
     prompts = tmp_path / "metadata.jsonl"
     assert draw_prompts(janus, prompts, folder=tmp_path / "out", settings=settings) == 1
     assert json.loads((tmp_path / "out" / "00000" / "metadata.jsonl").read_text()) == lines[0]

@@ -82,7 +82,9 @@ def test_the_module_runs_as_a_program():
         text=True,
         check=True,
     ).stdout
-    assert "strength of the prompt; 1 is no guidance (default: 5.0)" in " ".join(help_text.split())
+    assert "strength of the prompt; 1 is no guidance (default: the checkpoint's own, usually 5)" in " ".join(
+        help_text.split()
+    )
 
 
 def test_drawing_imports_nothing_of_training_or_benchmarks():
