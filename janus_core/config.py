@@ -220,23 +220,17 @@ _Part = TypeVar("_Part", VisionConfig, VQConfig, LlamaConfig)
 def _whole(value: Any) -> int:
     """A count or size. int() would cut 2.5 to 2 and read text."""
     if type(value) is not int:
-        raise ValueError(f"{value!r} is no whole number")
+        raise TypeError(f"{value!r} is no whole number")
     return value
 
 
 def _number(value: Any) -> float:
     if type(value) not in (int, float):
-        raise ValueError(f"{value!r} is no number")
+        raise TypeError(f"{value!r} is no number")
     return float(value)
 
 
-def _wholes(values: Any) -> tuple[int, ...]:
-    if not isinstance(values, list):
-        raise ValueError(f"{values!r} is no list of whole numbers")
-    return tuple(map(_whole, values))
-
-
-_READERS = {"int": _whole, "float": _number, "tuple[int, ...]": _wholes}
+_READERS = {"int": _whole, "float": _number, "tuple[int, ...]": lambda values: tuple(map(_whole, values))}
 
 
 def _read(part: type[_Part], raw: Mapping[str, Any], **names: str) -> _Part:

@@ -55,7 +55,9 @@ class CheckpointFiles:
         if self.texts is not None:
             return (self.texts.get("name", ""),)
         folder = self.folder.absolute()
-        return folder.name, folder.parent.parent.name
+        snapshots, repository = folder.parent, folder.parent.parent
+        in_hub_cache = snapshots.name == "snapshots" and repository.name.startswith("models--")
+        return (folder.name, repository.name) if in_hub_cache else (folder.name,)
 
     @property
     def is_1_3b(self) -> bool:
