@@ -53,7 +53,8 @@ def load(
     Weights are cast to `dtype`, a floating-point type or "bf16", "fp16", "fp32", "fp8_e4m3fn", "int8"; the VQ tokenizer
     stays float32 under float16, where its activations overflow. The 8-bit types hold the transformer's and SigLIP's
     Linear layers; the rest, and the arithmetic, is in `compute`, bfloat16 by default.
-    `device` is where the weights are put, and where they are computed with unless `execution` says otherwise.
+    `device` is where the weights are put, and where they are computed with unless `execution` says otherwise. On a CPU they
+    may be the file itself, mapped read-only: before you change them in place, call weights.loading.make_writable.
     `layers` are the classes the model is built from.
     Raises CheckpointError if the checkpoint is incomplete, InputError for a dtype or device that cannot be used.
     """

@@ -10,8 +10,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, first_few
-from .checkpoint import CheckpointFiles, open_weights
+from .checkpoint import CheckpointFiles
 from .names import tensor_slices, transformers_keys
+from .tensor_files import open_weights
 
 # What a tensor's name ends in -> its part of the layer that the rest of the name means.
 PARTS = {
