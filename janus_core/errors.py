@@ -18,7 +18,7 @@ def shown(text: object, limit: int = 200) -> str:
 
 def first_few(names: list[str]) -> str:
     """The first three names, each `shown`, and how many more there are."""
-    few = ", ".join(shown(name, limit=100) for name in names[:3])
+    few = ", ".join(shown(name, limit=150) for name in names[:3])
     return few + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 

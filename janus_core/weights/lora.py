@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, first_few
+from ..precision import FLOATS
 from .checkpoint import CheckpointFiles
 from .names import tensor_slices, transformers_keys
 from .tensor_files import open_weights
@@ -20,6 +22,7 @@ PARTS = {
     "up": re.compile(r"\.(?:lora_B(?:\.default)?|lora_up)\.weight$"),
     "alpha": re.compile(r"\.alpha$"),
 }
+FACTOR_TYPES = {*FLOATS.values(), torch.float64}
 ADAPTER_CONFIG = "adapter_config.json"
 # The VQ's weights decide what codes mean, so they stay; embedding tables are not multiplied.
 NOT_LINEAR = re.compile(r"^gen_vision_model\.|embed")
@@ -93,10 +96,14 @@ def read_lora(path: Path, model: nn.Module) -> list[LoraLayer]:
             wrong.append(f"{layer} is {list(up.shape)} times {list(down.shape)}")
         elif (up.shape[0], down.shape[1]) != target.shape:
             wrong.append(f"{layer} is for {[up.shape[0], down.shape[1]]}, not {list(target.shape)}")
-        elif not all(tensor.is_floating_point() and tensor.isfinite().all() for tensor in (up, down)):
-            wrong.append(f"{layer} has non-finite or integer values ({up.dtype})")
-        elif not math.isfinite(scale := float(parts["alpha"].sum()) / rank if "alpha" in parts else scaling(rank)):
-            wrong.append(f"{layer} has an alpha of {scale}")
+        elif not {up.dtype, down.dtype} <= FACTOR_TYPES:
+            wrong.append(f"{layer} is {up.dtype} times {down.dtype}, not plain floats")
+        elif not (up.isfinite().all() and down.isfinite().all()):
+            wrong.append(f"{layer} has non-finite or integer values")
+        elif not math.isfinite(scale := _scale(parts.get("alpha"), rank, scaling)):
+            wrong.append(f"{layer} has an alpha that is no single finite number")
+        elif not math.isfinite(_largest_change(up, down, scale)):
+            wrong.append(f"{layer} changes its weight by more than float32 holds")
         else:
             found.append(LoraLayer(target, up, down, scale))
     if wrong:
@@ -105,6 +112,19 @@ def read_lora(path: Path, model: nn.Module) -> list[LoraLayer]:
             "it was made for a model of another size, or is damaged."
         )
     return found
+
+
+def _scale(alpha: Tensor | None, rank: int, scaling: Callable[[int], float]) -> float:
+    """The layer's scale; NaN for an alpha that is not one real number."""
+    if alpha is None:
+        return scaling(rank)
+    return alpha.item() / rank if alpha.numel() == 1 and not alpha.is_complex() else math.nan
+
+
+def _largest_change(up: Tensor, down: Tensor, scale: float) -> float:
+    """A bound on the numbers of scale * up @ down in float32, without the product; infinite where they may overflow."""
+    bound = up.abs().max().double() * down.abs().max().double() * up.shape[1] * scale
+    return bound.float().item()
 
 
 def _layers(path: Path, weights: dict[str, Tensor], targets: dict[str, Target]) -> dict[str, dict[str, Tensor]]:
