@@ -16,7 +16,7 @@ from .generation import image, text
 from .generation.cpu_kernels import fast_layers
 from .generation.execution import Execution
 from .generation.jacobi import draw_codes_jacobi
-from .generation.sampling import Sampling
+from .generation.sampling import Sampling, check_finite
 from .memory import Need
 from .model.janus import JanusModel
 from .model.quantised import DEFAULT_LAYERS, Layers
@@ -161,7 +161,8 @@ class Janus:
 
     @torch.no_grad()
     def decode(self, tokens: ImageTokens, *, progress: Callable[[int, int], object] | None = None) -> Tensor:
-        """Codes -> pictures float32 [N, H, W, 3] in 0..1. Raises InputError for another model's codes and damaged ones.
+        """Codes -> pictures float32 [N, H, W, 3] in 0..1. Raises InputError for another model's codes and damaged ones,
+        CheckpointError if the model computes NaN.
 
         `progress(pictures decoded, pictures)` is called after each picture and may raise to stop.
         """
@@ -186,6 +187,7 @@ class Janus:
         pixels = []
         for one in ids:
             pixels.append(self.model.gen_vision_model.decode(one[None], tokens.grid).float())
+            check_finite(pixels[-1])
             if progress is not None:
                 progress(len(pixels), len(ids))
         return ((torch.cat(pixels) + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).contiguous()

@@ -10,6 +10,7 @@ import torch
 
 import janus_core
 from janus_core import InputError
+from janus_core.code_colours import code_colours
 from janus_core.generation.image import unconditional
 from janus_core.generation.sampling import Sampling, draw_tokens, guide, seed_keys
 from janus_core.weights.loading import make_writable
@@ -210,3 +211,14 @@ def test_a_model_that_computes_nan_fails_instead_of_drawing_or_telling_noise(cop
         janus.generate(PROMPT)
     with pytest.raises(errors, match="NaN|finite"):
         janus.answer("What?", max_new_tokens=3)
+
+
+@pytest.mark.parametrize("layer", ["decoder.conv_out", "quantize.embedding"])
+def test_a_decoder_that_computes_nan_fails_instead_of_painting_black(copy, layer):
+    janus = janus_core.load(copy())
+    tokens = janus.generate(PROMPT)
+    make_writable(janus.model.gen_vision_model.get_submodule(layer)).weight.fill_(float("nan"))
+    with pytest.raises(janus_core.CheckpointError, match="computes NaN"):
+        janus.decode(tokens)
+    with pytest.raises(janus_core.CheckpointError, match="computes NaN"):  # the preview's colours
+        code_colours(janus)
