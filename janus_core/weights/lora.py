@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, first_few
+from ..errors import CheckpointError, first_few, shown
 from ..precision import FLOATS
 from .checkpoint import CheckpointFiles
 from .names import tensor_slices, transformers_keys
@@ -24,6 +24,9 @@ PARTS = {
 }
 FACTOR_TYPES = {*FLOATS.values(), torch.float64}
 ADAPTER_CONFIG = "adapter_config.json"
+MAX_ALPHA = (
+    1e30  # of its lora_alpha; usual ones are below 1000, and a whole number in JSON may be too large for a float
+)
 # The VQ's weights decide what codes mean, so they stay; embedding tables are not multiplied.
 NOT_LINEAR = re.compile(r"^gen_vision_model\.|embed")
 
@@ -159,7 +162,9 @@ def _peft_scaling(folder: Path) -> Callable[[int], float]:
         return lambda rank: 1.0
     where = folder / ADAPTER_CONFIG
     alpha, expected_rank = config.get("lora_alpha"), config.get("r")
-    if not isinstance(alpha, int | float) or not isinstance(expected_rank, int) or not math.isfinite(alpha):
+    if (
+        not isinstance(alpha, int | float) or not isinstance(expected_rank, int) or not abs(alpha) <= MAX_ALPHA
+    ):  # nor NaN
         raise CheckpointError(f"{where} has no usable lora_alpha and r: fetch the file again.")
     if config.get("alpha_pattern") or config.get("rank_pattern"):
         raise CheckpointError(
@@ -169,7 +174,7 @@ def _peft_scaling(folder: Path) -> Callable[[int], float]:
     def scale(rank: int) -> float:
         if rank != expected_rank:
             raise CheckpointError(
-                f"{where} is for rank {expected_rank} where the LoRA beside it has {rank}: "
+                f"{where} is for rank {shown(expected_rank)} where the LoRA beside it has {rank}: "
                 "give each LoRA a folder of its own, with its own adapter_config.json."
             )
         return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank

@@ -169,8 +169,8 @@ def _open_pickle(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # a damaged pickle raises anything: KeyError, struct.error, AttributeError, ...
         if isinstance(error, MemoryError) or "allocate memory" in str(error) or "not enough memory" in str(error):
             raise CheckpointError(
-                f"{path} does not fit into this machine's memory ({path.stat().st_size / 1e9:.1f} GB), as a PyTorch file "
-                "has to: convert it to safetensors on a larger machine, or close other programs."
+                f"{path} ({path.stat().st_size / 1e9:.1f} GB) asks for more memory than this machine has: convert it to "
+                "safetensors on a larger machine, or fetch it again if it is a small file."
             ) from error
         raise CheckpointError(f"{path} is not a whole PyTorch file: it was cut short, so fetch it again.") from error
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):

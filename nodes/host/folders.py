@@ -12,6 +12,7 @@ from pathlib import Path
 import folder_paths
 
 from ...janus_core import DEFAULT_CHECKPOINT, CheckpointError
+from ...janus_core.errors import shown
 from ...janus_core.published import PUBLISHED, Published
 from ...janus_core.weights.checkpoint import WEIGHT_FILES, WEIGHT_SUFFIXES, find, metadata_texts
 
@@ -175,7 +176,7 @@ def checkpoint_path(name: str) -> str | Path:
         if listed.rpartition("/")[2] in folder_names:
             return path
     raise CheckpointError(
-        f"There is no Janus checkpoint {name!r} here: put its folder or file into ComfyUI's models/janus and refresh, "
+        f"There is no Janus checkpoint {shown(repr(name))} here: put its folder or file into ComfyUI's models/janus and refresh, "
         "or choose another in Load Janus, which can also download the published ones."
     )
 
@@ -190,7 +191,7 @@ def lora_path(name: str) -> Path:
     if name in loras() and (path := folder_paths.get_full_path("loras", name)):
         return Path(path)
     raise CheckpointError(
-        f"There is no LoRA {name!r} here: put the file into ComfyUI's models/loras and refresh, or choose another."
+        f"There is no LoRA {shown(repr(name))} here: put the file into ComfyUI's models/loras and refresh, or choose another."
     )
 
 

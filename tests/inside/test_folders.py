@@ -114,3 +114,10 @@ def test_what_a_link_leads_to_appears_when_its_drive_does(listed: Listing, tmp_p
     assert listed() == set()
     shutil.copytree(TINY, drive / "tiny")
     assert listed() == {"link"}
+
+
+def test_a_long_name_from_a_workflow_is_not_repeated_in_full(folders: ModuleType) -> None:
+    for find in (folders.checkpoint_path, folders.lora_path):
+        with pytest.raises(ValueError, match="There is no") as caught:
+            find("a\n" * 100_000)
+        assert len(str(caught.value)) < 500 and "\n" not in str(caught.value)

@@ -91,6 +91,8 @@ def test_alpha_from_pefts_config(janus: janus_core.Janus, path: Path, extra: dic
     [
         ({"r": 8, "lora_alpha": 16}, "rank 8 where the LoRA beside it has 4"),
         ({"r": RANK}, "no usable lora_alpha"),
+        ({"r": RANK, "lora_alpha": 10**400}, "no usable lora_alpha"),
+        ({"r": RANK, "lora_alpha": float("nan")}, "no usable lora_alpha"),
         ({"r": RANK, "lora_alpha": 16, "alpha_pattern": {"q_proj": 3}}, "alpha or rank per layer"),
     ],
 )
