@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..collector import collector_paused
 from ..errors import CheckpointError, shown
 from ..precision import SAFETENSORS
 
@@ -76,14 +77,18 @@ def read_header(path: Path) -> Header:
             length = int.from_bytes(file.read(8), "little")
             if not 2 <= length <= min(size - 8, MAX_HEADER):
                 raise ValueError(f"its header has {length} bytes, and the file {size}")
-            raw = json.loads(file.read(length))
+            text = file.read(length)
+            if text.count(b'"data_offsets"') > MAX_TENSORS:  # parsing a million would take half a minute
+                raise ValueError(f"it lists more than {MAX_TENSORS} tensors")
+            with collector_paused():
+                raw = json.loads(text)
         if not isinstance(raw, dict):
             raise TypeError("its header is no JSON object")
         metadata = raw.pop("__metadata__", {})
         if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
             raise TypeError("its metadata is no table of texts")
         if len(raw) > MAX_TENSORS:
-            raise ValueError(f"it lists {len(raw)} tensors, more than {MAX_TENSORS}")
+            raise ValueError(f"it lists more than {MAX_TENSORS} tensors")
         entries = {name: _entry(name, value, 8 + length) for name, value in raw.items()}
         _check_places(list(entries.values()), 8 + length, size)
     except (KeyError, OSError, RecursionError, TypeError, ValueError) as error:
