@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from .generation.sampling import check_finite
 from .model.vq import VQModel
 from .pipeline import Janus
 
@@ -15,12 +16,13 @@ def code_colours(janus: Janus) -> Tensor:
     """The colour of every code, float32 [codebook_size, 3] in 0..1 on the CPU.
 
     SAMPLES codes are decoded, each as a patch surrounded by itself. Ridge regression from their codebook vectors to the
-    mean colour of the middle gives all the others.
+    mean colour of the middle gives all the others. Raises CheckpointError if the decoder computes NaN.
     """
     vq: VQModel = janus.model.gen_vision_model
     size = janus.model.config.vq.codebook_size
     samples = (torch.arange(SAMPLES) * size // SAMPLES).unique()
     pixels = torch.cat([vq.decode(code.expand(1, 9), (3, 3)).float() for code in samples.to(janus.device)])
+    check_finite(pixels)
     edge = pixels.shape[-1] // 6
     colours = ((pixels[..., edge:-edge, edge:-edge] + 1) / 2).clamp(0, 1).mean(dim=(2, 3)).cpu()
     vectors = vq.quantize.lookup(torch.arange(size, device=janus.device)).float().cpu()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-from .errors import CheckpointError
+from .errors import CheckpointError, shown
 from .published import PUBLISHED
 
 # Sizes that a config may name instead of listing them.
@@ -124,7 +124,7 @@ class JanusConfig:
         read = {"multi_modality": _from_deepseek, "janus": _from_transformers}.get(str(model_type))
         if read is None:
             raise CheckpointError(
-                f"{source} describes a model of type {model_type!r}, not Janus ('multi_modality' or 'janus'): "
+                f"{source} describes a model of type {shown(repr(model_type))}, not Janus ('multi_modality' or 'janus'): "
                 "choose the folder of a Janus or Janus-Pro checkpoint."
             )
         try:
@@ -135,7 +135,9 @@ class JanusConfig:
                 "it belongs to another model or was cut short, so fetch it again from the model's page."
             ) from error
         except (TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise CheckpointError(f"{source} cannot be read as a Janus config ({error}): fetch it again.") from error
+            raise CheckpointError(
+                f"{source} cannot be read as a Janus config ({shown(error)}): fetch it again."
+            ) from error
         _check(config, source)
         return config
 
@@ -213,13 +215,28 @@ def deepseek_config(
 
 
 _Part = TypeVar("_Part", VisionConfig, VQConfig, LlamaConfig)
-_CASTS = {"int": int, "float": float, "tuple[int, ...]": lambda values: tuple(int(value) for value in values)}
+
+
+def _whole(value: Any) -> int:
+    """A count or size. int() would cut 2.5 to 2 and read text."""
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is no whole number")
+    return value
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float):
+        raise TypeError(f"{value!r} is no number")
+    return float(value)
+
+
+_READERS = {"int": _whole, "float": _number, "tuple[int, ...]": lambda values: tuple(map(_whole, values))}
 
 
 def _read(part: type[_Part], raw: Mapping[str, Any], **names: str) -> _Part:
     """A part's config from the entries of the same names; `names` gives the file's name where it differs."""
     return part(
-        **{field.name: _CASTS[str(field.type)](raw[names.get(field.name, field.name)]) for field in fields(part)}
+        **{field.name: _READERS[str(field.type)](raw[names.get(field.name, field.name)]) for field in fields(part)}
     )
 
 
@@ -249,9 +266,9 @@ def _from_deepseek(raw: dict[str, Any]) -> JanusConfig:
             codebook_dim="n_embed",
         ),
         llama=_llama(raw["language_config"]),
-        aligner_depth=int(raw["aligner_config"]["params"]["depth"]),
-        gen_aligner_depth=int(raw["gen_aligner_config"]["params"]["depth"]),
-        gen_head_width=int(raw["gen_head_config"]["params"]["image_token_embed"]),
+        aligner_depth=_whole(raw["aligner_config"]["params"]["depth"]),
+        gen_aligner_depth=_whole(raw["gen_aligner_config"]["params"]["depth"]),
+        gen_head_width=_whole(raw["gen_head_config"]["params"]["image_token_embed"]),
     )
 
 
@@ -272,18 +289,62 @@ def _from_transformers(raw: dict[str, Any]) -> JanusConfig:
             codebook_dim="embed_dim",
         ),
         llama=_llama(raw["text_config"]),
-        aligner_depth=int(vision["depth"]),
-        gen_aligner_depth=int(vq["num_hidden_layers"]),
-        gen_head_width=int(vq["image_token_embed_dim"]),
+        aligner_depth=_whole(vision["depth"]),
+        gen_aligner_depth=_whole(vq["num_hidden_layers"]),
+        gen_head_width=_whole(vq["image_token_embed_dim"]),
     )
+
+
+# The most that is taken of what a config counts and measures: 8 times and more of any published Janus. With more, building
+# even an empty model would take hours, fill the memory, or overflow the 64 bits of a tensor's size.
+LIMITS = {
+    # Layers: an empty model of 256 is built in a second.
+    "layers": 256,
+    "num_hidden_layers": 256,
+    "num_res_blocks": 64,
+    "aligner_depth": 64,
+    "gen_aligner_depth": 64,
+    # Widths: two of them make a matrix of at most 2**34 weights.
+    "width": 2**17,
+    "hidden_size": 2**17,
+    "intermediate_size": 2**17,
+    "gen_head_width": 2**17,
+    "heads": 1024,
+    "num_attention_heads": 1024,
+    "ch": 4096,
+    "z_channels": 4096,
+    "codebook_dim": 4096,
+    # Tables: one row for each token, code and position.
+    "vocab_size": 2**20,
+    "codebook_size": 2**20,
+    "max_position_embeddings": 2**20,
+    # Pixels: SigLIP's attention grows with the fourth power of the side.
+    "image_size": 4096,
+    "patch_size": 4096,
+    # Factors.
+    "mlp_ratio": 64,
+    "rms_norm_eps": 1,
+    "rope_theta": 1e12,
+}
+MAX_RESOLUTIONS = 8  # entries of ch_mult; each more halves the picture's side
+MAX_CH_MULT = 64  # each of them
+MAX_IMAGE_TOKENS = 2**16  # of one picture in a prompt; Janus-Pro's takes 576
 
 
 def _check(config: JanusConfig, source: str) -> None:
     vision, vq, llama = config.vision, config.vq, config.llama
-    for part in (vision, vq, llama):
-        for name, value in vars(part).items():
-            if value == () or (isinstance(value, int) and value < 1):
-                raise CheckpointError(f"{source} is not a Janus config: {name} is {value}, where at least 1 is needed.")
+    found = vars(vision) | vars(vq) | vars(llama) | vars(config)
+    for name, limit in LIMITS.items():
+        if not 0 < found[name] <= limit:  # nor NaN
+            raise CheckpointError(
+                f"{source} is not a Janus config: {name} is {shown(found[name])}, where more than 0 and at most {limit:g} "
+                "is possible."
+            )
+    if not 1 <= len(vq.ch_mult) <= MAX_RESOLUTIONS or not all(1 <= factor <= MAX_CH_MULT for factor in vq.ch_mult):
+        raise CheckpointError(
+            f"{source} is not a Janus config: ch_mult is {shown(vq.ch_mult)}, where up to {MAX_RESOLUTIONS} numbers from 1 "
+            f"to {MAX_CH_MULT} are possible."
+        )
     for what, whole, part in (
         ("hidden_size / num_attention_heads", llama.hidden_size, llama.num_attention_heads),
         ("head size / 2", llama.head_dim, 2),  # RoPE rotates pairs
@@ -296,26 +357,8 @@ def _check(config: JanusConfig, source: str) -> None:
             raise CheckpointError(
                 f"{source} is not a Janus config: {what} must be a whole number, but is {whole} / {part}."
             )
-
-
-@dataclass(frozen=True)
-class DrawingDefaults:
-    """How a checkpoint wants pictures drawn where the user says nothing: the key `janus` of `generation_config.json`."""
-
-    cfg_weight: float = 5.0
-    temperature: float = 1.0
-    min_p: float = 0.0
-
-    @classmethod
-    def from_dict(cls, raw: dict[str, Any], *, source: str = "generation_config.json") -> DrawingDefaults:
-        """Read a parsed `generation_config.json`, whose other keys are about text. Raises CheckpointError."""
-        given = raw.get("janus", {})
-        limits = {"cfg_weight": 100.0, "temperature": 10.0, "min_p": 0.99}
-        for name, value in given.items() if isinstance(given, dict) else [("janus", given)]:
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if name not in limits or not number or not 0 <= value <= limits[name]:
-                raise CheckpointError(
-                    f"{source} has the drawing default {name} = {str(value)[:50]!r}, where cfg_weight, temperature and min_p "
-                    f"may stand, from 0 to {', '.join(f'{limit:g}' for limit in limits.values())}: correct or remove it."
-                )
-        return cls(**given)
+    if vision.tokens > MAX_IMAGE_TOKENS:
+        raise CheckpointError(
+            f"{source} is not a Janus config: a picture of {vision.image_size} pixels in patches of {vision.patch_size} is "
+            f"{vision.tokens} tokens, more than {MAX_IMAGE_TOKENS}."
+        )

@@ -9,9 +9,17 @@ class InputError(ValueError):
     """A prompt, picture, token set or setting is outside what the model can take."""
 
 
+def shown(text: object, limit: int = 200) -> str:
+    """What a file says, for a message: one printable line of at most `limit` characters."""
+    text = str(text)
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:limit])
+    return line if len(text) <= limit and len(line) <= limit else f"{line[: limit - 1]}…"
+
+
 def first_few(names: list[str]) -> str:
-    """The first three names, and how many more there are."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    """The first three names, each `shown`, and how many more there are."""
+    few = ", ".join(shown(name, limit=150) for name in names[:3])
+    return few + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def context_exceeded(what: str, *, used: int, new: int, limit: int, cure: str) -> InputError:

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from . import memory
-from .config import DrawingDefaults
+from .defaults import DrawingDefaults
 from .errors import InputError, context_exceeded
 from .generation import image, text
 from .generation.codes import Drawing
 from .generation.cpu_kernels import fast_layers
 from .generation.execution import Execution
 from .generation.jacobi import draw_codes_jacobi
-from .generation.sampling import Sampling
+from .generation.sampling import Sampling, check_finite
 from .generation.self_check import decide
 from .memory import Need
 from .model.janus import JanusModel
@@ -56,7 +56,8 @@ def load(
     Weights are cast to `dtype`, a floating-point type or "bf16", "fp16", "fp32", "fp8_e4m3fn", "int8"; the VQ tokenizer
     stays float32 under float16, where its activations overflow. The 8-bit types hold the transformer's and SigLIP's
     Linear layers; the rest, and the arithmetic, is in `compute`, bfloat16 by default.
-    `device` is where the weights are put, and where they are computed with unless `execution` says otherwise.
+    `device` is where the weights are put, and where they are computed with unless `execution` says otherwise. On a CPU they
+    may be the file itself, mapped read-only: before you change them in place, call weights.loading.make_writable.
     `layers` are the classes the model is built from.
     Raises CheckpointError if the checkpoint is incomplete, InputError for a dtype or device that cannot be used.
     """
@@ -227,7 +228,8 @@ class Janus:
 
     @torch.no_grad()
     def decode(self, tokens: ImageTokens, *, progress: Callable[[int, int], object] | None = None) -> Tensor:
-        """Codes -> pictures float32 [N, H, W, 3] in 0..1. Raises InputError for another model's codes and damaged ones.
+        """Codes -> pictures float32 [N, H, W, 3] in 0..1. Raises InputError for another model's codes and damaged ones,
+        CheckpointError if the model computes NaN.
 
         `progress(pictures decoded, pictures)` is called after each picture, or several small ones, and may raise to stop.
         """
@@ -253,6 +255,7 @@ class Janus:
         for some in ids.split(memory.decoded_at_once(self.model.config, tokens.grid)):
             pixels.append(self.model.gen_vision_model.decode(some, tokens.grid).float())
             done += len(some)
+            check_finite(pixels[-1])
             if progress is not None:
                 progress(done, len(ids))
         return ((torch.cat(pixels) + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).contiguous()

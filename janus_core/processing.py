@@ -1,12 +1,15 @@
 """From text and pictures to token ids and pixels: tokenizer, special tokens, chat template."""
 
-from typing import Literal, TypedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, TypedDict
 
 from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 
 from .config import JanusConfig
-from .errors import CheckpointError, InputError
+from .errors import CheckpointError, InputError, shown
 from .pictures import Normalisation, check_images, preprocess, to_pil
 from .weights.checkpoint import CheckpointFiles
 
@@ -33,53 +36,75 @@ class Processor:
     """
 
     def __init__(self, files: CheckpointFiles, config: JanusConfig):
-        path, text = files.describe("tokenizer.json"), files.read("tokenizer.json")
+        self.path, text = files.describe("tokenizer.json"), files.read("tokenizer.json")
         if text is None:
             raise CheckpointError(f"{files.folder} has no tokenizer.json: put the model's own beside its weights.")
-        try:
+        with self._library():
             self.tokenizer = Tokenizer.from_str(text)
-        except Exception as error:  # tokenizers raises bare Exception
-            raise CheckpointError(f"{path} is not a readable tokenizer ({error}): fetch it again.") from error
-        self.tokenizer.no_truncation()
-        self.tokenizer.no_padding()
+            self.tokenizer.no_truncation()
+            self.tokenizer.no_padding()
+            # `encode` puts BOS in front, and a prompt is as long as its own tokens.
+            self.tokenizer.post_processor = TemplateProcessing(single="$A", special_tokens=[])
+            largest = max(self.tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
+        if largest >= config.llama.vocab_size:
+            raise CheckpointError(
+                f"{self.path} has a token of id {largest}, where the model knows {config.llama.vocab_size}: it is the tokenizer "
+                "of another model."
+            )
         named = files.read_json("special_tokens_map.json")
-        self.bos = self._special_id(_token_text(named.get("bos_token")) or BOS, path)
-        self.eos = self._special_id(_token_text(named.get("eos_token")) or EOS, path)
-        self.pad = self._special_id(_token_text(named.get("pad_token")) or PAD, path)
-        self.begin_of_image = self._special_id(BEGIN_OF_IMAGE, path)
-        self.end_of_image = self._special_id(END_OF_IMAGE, path)
-        self.image = self._special_id(IMAGE_TAG, path)
+        where = files.describe("special_tokens_map.json")
+        self.bos = self._special_id(_token_text(named, "bos_token", where) or BOS)
+        self.eos = self._special_id(_token_text(named, "eos_token", where) or EOS)
+        self.pad = self._special_id(_token_text(named, "pad_token", where) or PAD)
+        self.begin_of_image = self._special_id(BEGIN_OF_IMAGE)
+        self.end_of_image = self._special_id(END_OF_IMAGE)
+        self.image = self._special_id(IMAGE_TAG)
         # Janus-1.3B was trained with plain role names, Janus-Pro with a token for each.
         template = "{}" if files.is_1_3b or self.tokenizer.token_to_id("<|User|>") is None else "<|{}|>"
         self.roles = {"user": template.format("User"), "assistant": template.format("Assistant")}
         self.image_tokens = config.vision.tokens
         self.image_size = config.vision.image_size
-        settings = files.read_json("preprocessor_config.json")
-        default = Normalisation()
+        settings, default = files.read_json("preprocessor_config.json"), Normalisation()
         mean, std = settings.get("image_mean") or default.mean, settings.get("image_std") or default.std
-        try:
-            self.normalisation = Normalisation(tuple(map(float, mean)), tuple(map(float, std)))
-            usable = len(mean) == len(std) == 3 and all(std)
-        except (TypeError, ValueError):
-            usable = False
-        if not usable:
+        if not _are_shares(mean) or not _are_shares(std) or not all(std):
             raise CheckpointError(
-                f"{files.describe('preprocessor_config.json')} has no usable image_mean and image_std: fetch it again."
+                f"{files.describe('preprocessor_config.json')} has no usable image_mean and image_std, three numbers from 0 "
+                "to 1 each: fetch it again."
             )
+        self.normalisation = Normalisation(tuple(mean), tuple(std))
 
-    def _special_id(self, token: str, path: str) -> int:
-        index = self.tokenizer.token_to_id(token)
+    @contextmanager
+    def _library(self) -> Iterator[None]:
+        """Around each call of the tokenizers library: raises CheckpointError when it fails or panics.
+
+        A panic of its Rust code on a damaged file is no Exception, and would end the thread that serves all runs.
+        """
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            raise CheckpointError(
+                f"{self.path} is not a readable tokenizer ({shown(error)}): fetch it again."
+            ) from error
+
+    def _special_id(self, token: str) -> int:
+        with self._library():
+            index = self.tokenizer.token_to_id(token)
         if index is None:
-            raise CheckpointError(f"{path} has no token {token!r}: it is the tokenizer of another model.")
+            raise CheckpointError(f"{self.path} has no token '{shown(token)}': it is the tokenizer of another model.")
         return index
 
     def encode(self, text: str) -> list[int]:
-        """Text -> ids with exactly one BOS in front, whether or not the tokenizer's post-processor adds one."""
-        return [self.bos, *self.tokenizer.encode(text, add_special_tokens=False).ids]
+        """Text -> ids with exactly one BOS in front. Half an emoji, as a cut text may end with, is read as U+FFFD."""
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        with self._library():
+            return [self.bos, *self.tokenizer.encode(text, add_special_tokens=False).ids]
 
     def decode(self, ids: list[int]) -> str:
         """Ids -> text without special tokens or surrounding white space."""
-        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        with self._library():
+            return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
     def render(self, turns: list[Turn], system: str = "") -> str:
         """The chat template: the conversation as text, ending where the assistant's next turn begins."""
@@ -128,6 +153,16 @@ class Processor:
         return preprocess(pictures, self.image_size, self.normalisation)
 
 
-def _token_text(token: str | dict | None) -> str | None:
+def _token_text(named: dict[str, Any], name: str, where: str) -> str | None:
     """A special token as the JSON files spell it: a string, or an object with its content."""
-    return token.get("content") if isinstance(token, dict) else token
+    token = named.get(name)
+    text = token.get("content") if isinstance(token, dict) else token
+    if text is not None and not isinstance(text, str):
+        raise CheckpointError(f"{where} has a {name} that is no text ({shown(repr(token))}): fetch it again.")
+    return text
+
+
+def _are_shares(values: Any) -> bool:
+    """Whether these are three numbers from 0 to 1."""
+    numbers = isinstance(values, list | tuple) and all(type(value) in (int, float) for value in values)
+    return numbers and len(values) == 3 and all(0 <= value <= 1 for value in values)

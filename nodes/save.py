@@ -9,6 +9,7 @@ from comfy_api.latest import io
 
 from ..janus_core import InputError
 from ..janus_core.convert import convert
+from ..janus_core.errors import shown
 from ..janus_core.precision import NAMES
 from . import inputs
 from .host import canvas, folders
@@ -19,7 +20,9 @@ FILENAME = re.compile(r'[^\\/:*?"<>|\x00-\x1f.][^\\/:*?"<>|\x00-\x1f]*')
 def new_file(filename: str) -> Path:
     """The file to write in the checkpoint folder. Raises InputError for a name that could lead to another folder."""
     if not FILENAME.fullmatch(filename):
-        raise InputError(f"{filename!r} is not a plain file name: give one without folders, such as janus-pro-7b-int8.")
+        raise InputError(
+            f"{shown(repr(filename))} is not a plain file name: give one without folders, such as janus-pro-7b-int8."
+        )
     suffix = "" if filename.lower().endswith(".safetensors") else ".safetensors"
     return folders.new_checkpoint_folder() / (filename + suffix)
 

@@ -157,9 +157,9 @@ def draw_tokens(
     return noisy_scores(logits, sampling, keys, position).argmax(dim=-1)
 
 
-def check_finite(logits: Tensor) -> None:
-    """Raise CheckpointError when logits of any shape are NaN or infinite: broken weights, or a dtype too small for them."""
-    if not bool(logits.isfinite().all()):
+def check_finite(computed: Tensor) -> None:
+    """Raise CheckpointError when logits or pixels are NaN or infinite: broken weights, or a dtype too small for them."""
+    if not bool(computed.isfinite().all()):
         raise CheckpointError(
             "The model computes NaN: its weights are damaged, or overflow in this dtype, so try bf16 or fp32."
         )

@@ -21,6 +21,7 @@ from ..training.loop import ADAM_BETAS, learning_rate_at, optimizer_step
 from ..training.progress import RunLog
 from ..training.stages import with_settings
 from ..training.vq import to_pixels
+from ..weights.loading import make_writable
 from .world import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, Scene, render, sample_mixed_scene
 
 PROPERTIES: dict[str, tuple[str | None, ...]] = {
@@ -63,7 +64,8 @@ def train_siglip(
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
-    model = (start or VisionModel(config, nn, {})).requires_grad_(True).to(device)
+    model = (start or VisionModel(config, nn, {})).to(device)
+    make_writable(model).requires_grad_(True)
     if start is None:
         nn.init.normal_(model.vision_tower.pos_embed, std=0.2)
     sizes = [len(classes) for classes in PROPERTIES.values()]

@@ -47,7 +47,7 @@ def answered(processor: Processor, turns: list[Turn], pictures: tuple[np.ndarray
         if turn["role"] == "assistant":
             named = sum(before["content"].count(IMAGE_TAG) for before in turns[:number])
             prompt = processor.question_prompt(turns[:number], named if tagged else len(pictures))
-            answer = processor.tokenizer.encode(f" {turn['content'].strip()}", add_special_tokens=False).ids
+            answer = processor.encode(f" {turn['content'].strip()}")[1:]
             ids = [*prompt, *answer, processor.eos]
             answers.append((len(prompt), len(ids)))
     return Sample("understanding" if pictures else "text", ids, tuple(answers), pictures)

@@ -15,6 +15,7 @@ from ..model.janus import JanusModel
 from ..model.llama import causal
 from ..pictures import preprocess
 from ..processing import Processor
+from ..weights.loading import make_writable
 from ..weights.names import split_fused, tensor_slices
 from . import distributed
 from .loop import ADAM_BETAS, learning_rate_at, optimizer_step, write_state
@@ -71,7 +72,7 @@ class Trainer:
         self.device, self.dtype = torch.device(device), dtype
         model.requires_grad_(False)
         for part in stage.trained:
-            model.get_submodule(part).requires_grad_(True)
+            make_writable(model.get_submodule(part)).requires_grad_(True)
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(
             self.trained.values(), lr=0.0, betas=ADAM_BETAS, weight_decay=stage.weight_decay, fused=True

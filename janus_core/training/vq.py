@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from ..config import VQConfig
 from ..model.vq import VQModel
+from ..weights.loading import make_writable
 from .loop import ADAM_BETAS, learning_rate_at, optimizer_step, write_state
 from .progress import RunLog
 from .samples import PictureSource
@@ -123,7 +124,7 @@ class VQTrainer:
         self.keeps_codes = start is not None
         self.model = (start or VQModel(config, nn, {})).to(device)
         if self.keeps_codes:
-            self.model.requires_grad_(False)
+            make_writable(self.model).requires_grad_(False)
             self.model.post_quant_conv.requires_grad_(True)
             self.model.decoder.requires_grad_(True)
         else:

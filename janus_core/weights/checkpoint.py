@@ -1,21 +1,15 @@
-"""Find a Janus checkpoint and open it: its weight files, and its config and tokenizer, in a folder or in one file."""
+"""Find a Janus checkpoint: its weight files, and its config and tokenizer, in a folder or in one file."""
 
 import json
-import pickle
-import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
-
 from ..config import JanusConfig
-from ..errors import CheckpointError
+from ..errors import CheckpointError, first_few, shown
 from ..precision import NAMES
+from .tensor_files import read_header
 
 ASSETS = Path(__file__).parents[1] / "assets"
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
@@ -55,7 +49,9 @@ class CheckpointFiles:
         if self.texts is not None:
             return (self.texts.get("name", ""),)
         folder = self.folder.absolute()
-        return folder.name, folder.parent.parent.name
+        snapshots, repository = folder.parent, folder.parent.parent
+        in_hub_cache = snapshots.name == "snapshots" and repository.name.startswith("models--")
+        return (folder.name, repository.name) if in_hub_cache else (folder.name,)
 
     @property
     def is_1_3b(self) -> bool:
@@ -85,9 +81,12 @@ class CheckpointFiles:
             return self.texts.get(name)
         path = self.folder / name
         try:
-            return path.read_text(encoding="utf-8") if path.is_file() else None
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path} is not readable text ({error}): fetch the file again.") from error
+            if not path.is_file():
+                return None
+            _check_length(path.stat().st_size, self.folder, name)
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeError) as error:
+            raise CheckpointError(f"{path} is not readable text ({shown(error)}): fetch the file again.") from error
 
     def read_json(self, name: str) -> dict[str, Any]:
         """The JSON object in the text file `name`, {} when there is none. Raises CheckpointError when it is not JSON."""
@@ -96,7 +95,7 @@ class CheckpointFiles:
             value = {} if text is None else json.loads(text)
         except (RecursionError, ValueError) as error:
             raise CheckpointError(
-                f"{self.describe(name)} is not readable JSON ({error}): fetch the file again."
+                f"{self.describe(name)} is not readable JSON ({shown(error)}): fetch the file again."
             ) from error
         if not isinstance(value, dict):
             raise CheckpointError(f"{self.describe(name)} is not a JSON object: fetch the file again.")
@@ -116,18 +115,21 @@ def metadata_texts(path: Path) -> dict[str, str] | None:
     """
     if path.suffix.lower() != ".safetensors":
         return None
-    with _opened(path) as file:
-        metadata = file.metadata() or {}
+    metadata = read_header(path).metadata
     if "config.json" not in metadata:
         return None
     texts = {name: metadata[name] for name in (*TEXT_FILES, "name", "dtype") if name in metadata}
     for name, text in texts.items():
-        if len(text) > MAX_TEXT:
-            raise CheckpointError(
-                f"{path} carries a {name} of {len(text) / 1e6:.0f} MB, more than the limit of {MAX_TEXT / 1e6:.0f} MB: the "
-                "file is damaged or not to be trusted, so fetch it from its own page."
-            )
+        _check_length(len(text), path, name)
     return texts
+
+
+def _check_length(length: int, path: Path, name: str) -> None:
+    if length > MAX_TEXT:
+        raise CheckpointError(
+            f"{path} carries a {name} of {length / 1e6:.0f} MB, more than the limit of {MAX_TEXT / 1e6:.0f} MB: the file is damaged or not to "
+            "be trusted, so fetch it from its own page."
+        )
 
 
 def find(checkpoint: str | Path) -> CheckpointFiles:
@@ -161,7 +163,7 @@ def find(checkpoint: str | Path) -> CheckpointFiles:
 
 
 def _only_weight_file(path: Path) -> Path:
-    loose = sorted(p for p in path.iterdir() if p.suffix.lower() in WEIGHT_SUFFIXES)
+    loose = sorted(p for p in path.iterdir() if p.suffix.lower() in WEIGHT_SUFFIXES and p.is_file())
     if len(loose) != 1:
         found = f"{len(loose)} weight files without an index" if loose else "no weight file"
         raise CheckpointError(
@@ -173,67 +175,17 @@ def _only_weight_file(path: Path) -> Path:
 
 def _shards(index: Path) -> tuple[Path, ...]:
     names = CheckpointFiles(index.parent, ()).read_json(index.name).get("weight_map")
-    if not isinstance(names, dict) or not all(isinstance(n, str) and Path(n).name == n for n in names.values()):
+    if not isinstance(names, dict) or not all(map(_is_file_name, names.values())):
         raise CheckpointError(f"{index} has no usable weight_map: fetch the index again.")
     shards = tuple(index.parent / name for name in sorted(set(names.values())))
     missing = [shard.name for shard in shards if not shard.is_file()]
     if missing:
         raise CheckpointError(
-            f"{index.parent} lacks {', '.join(missing)}, which {index.name} lists: fetch the missing shards."
+            f"{index.parent} lacks {first_few(missing)}, which {index.name} lists: fetch the missing shards."
         )
     return shards
 
 
-def open_weights(files: tuple[Path, ...]) -> dict[str, Tensor]:
-    """All tensors of a checkpoint by name, memory-mapped, so each is read from disk when it is used.
-
-    Raises CheckpointError for a file that is damaged, or a pickle that contains more than tensors.
-    """
-    weights: dict[str, Tensor] = {}
-    for path in files:
-        weights |= _open_safetensors(path) if path.suffix.lower() == ".safetensors" else _open_pickle(path)
-    return weights
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[safe_open]:
-    """A safetensors file whose header has been checked against its length."""
-    try:
-        yield safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is not a whole safetensors file ({error}): it was cut short or damaged, so fetch it again."
-        ) from error
-
-
-def _open_safetensors(path: Path) -> dict[str, Tensor]:
-    """Views of one mapping of the whole file, so that tensors that follow one another in it can be joined by a view."""
-    # 1. safetensors checks the header: names, types, shapes, and offsets that fit the file.
-    with _opened(path) as file:
-        weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    # 2. It gives each tensor a storage of its own, so offsets are read again: 8 bytes of length, then JSON.
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        entries = json.loads(file.read(size))
-    # 3. A tensor at an offset that its item size does not divide cannot be a view, and stays as safetensors gave it.
-    whole = torch.from_file(str(path), size=path.stat().st_size, dtype=torch.uint8)
-    for key, tensor in weights.items():
-        start, end = (8 + size + offset for offset in entries[key]["data_offsets"])
-        if start % tensor.itemsize == 0:
-            weights[key] = whole[start:end].view(tensor.dtype).view(tensor.shape)
-    return weights
-
-
-def _open_pickle(path: Path) -> dict[str, Tensor]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} was refused: it is damaged or contains more than tensors, and such a pickle can run code "
-            "on your machine; fetch it from the model's own page."
-        ) from error
-    except Exception as error:  # a damaged pickle raises anything: KeyError, struct.error, AttributeError, ...
-        raise CheckpointError(f"{path} is not a whole PyTorch file: it was cut short, so fetch it again.") from error
-    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise CheckpointError(f"{path} does not hold a plain table of tensors: it is not a Janus checkpoint.")
-    return state
+def _is_file_name(name: object) -> bool:
+    """Whether it can name a shard beside its index. File systems take up to 255 bytes."""
+    return isinstance(name, str) and Path(name).name == name and name.isprintable() and len(name.encode()) <= 255

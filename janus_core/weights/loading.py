@@ -13,8 +13,9 @@ from ..errors import CheckpointError, first_few
 from ..model.janus import JanusModel
 from ..model.quantised import DEFAULT_LAYERS, Layers, dequantise, quantise, quantise_layers
 from ..precision import EIGHT_BIT, Precision
-from .checkpoint import CheckpointFiles, open_weights
+from .checkpoint import CheckpointFiles
 from .names import fuse, split_fused, tensor_slices, transformers_keys
+from .tensor_files import open_weights
 
 # Tensors in DeepSeek's files that inference does not need: SigLIP's pooling head, a training statistic, RoPE buffers.
 IGNORED = re.compile(r"vision_model\.vision_tower\.attn_pool\.|quantize\.codebook_used$|rotary_emb\.inv_freq$")
@@ -85,7 +86,10 @@ class TensorReader:
                 wrong.append(f"{parts[0]} is {shape}, not {expected}")
             for part in filter(self._is_scaled, parts):
                 scale = list(self.stored[_scale_of(part)].shape)
-                if scale not in ([], [self.stored[part].shape[0], 1]):
+                if (
+                    scale not in ([], [self.stored[part].shape[0], 1])
+                    or not self.stored[_scale_of(part)].is_floating_point()
+                ):
                     wrong.append(f"{_scale_of(part)} is {scale}, no scale of its weight")
         if wrong:
             raise CheckpointError(
@@ -137,7 +141,8 @@ def load_model(
     """Build the model on the meta device and fill it from the checkpoint; `config` is read from it by default.
 
     Peak memory is about one copy of the weights in `dtype`. On the CPU, tensors that are stored in `dtype` stay
-    memory-mapped; those of a fused layer are copied unless they follow one another in the file.
+    memory-mapped, and a write into one ends the process: see `make_writable`. Those of a fused layer are copied unless they
+    follow one another in the file.
     Raises CheckpointError when a tensor is missing, unknown or of another shape, or the config cannot be built.
     """
     try:
@@ -157,3 +162,10 @@ def load_model(
             state[key] = fuse(parts.pop(key), device)
     model.load_state_dict(state, assign=True)
     return model.requires_grad_(False).eval()
+
+
+def make_writable(module: nn.Module) -> nn.Module:
+    """Copy a module's weights into memory of their own, and return it: a loaded model's may be a file, mapped read-only."""
+    for weight in module.parameters():
+        weight.data = weight.data.clone()
+    return module

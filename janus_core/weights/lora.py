@@ -7,11 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, first_few
-from .checkpoint import CheckpointFiles, open_weights
+from ..errors import CheckpointError, first_few, shown
+from ..precision import FLOATS
+from .checkpoint import CheckpointFiles
 from .names import tensor_slices, transformers_keys
+from .tensor_files import open_weights
 
 # What a tensor's name ends in -> its part of the layer that the rest of the name means.
 PARTS = {
@@ -19,7 +22,11 @@ PARTS = {
     "up": re.compile(r"\.(?:lora_B(?:\.default)?|lora_up)\.weight$"),
     "alpha": re.compile(r"\.alpha$"),
 }
+FACTOR_TYPES = {*FLOATS.values(), torch.float64}
 ADAPTER_CONFIG = "adapter_config.json"
+MAX_ALPHA = (
+    1e30  # of its lora_alpha; usual ones are below 1000, and a whole number in JSON may be too large for a float
+)
 # The VQ's weights decide what codes mean, so they stay; embedding tables are not multiplied.
 NOT_LINEAR = re.compile(r"^gen_vision_model\.|embed")
 
@@ -92,10 +99,14 @@ def read_lora(path: Path, model: nn.Module) -> list[LoraLayer]:
             wrong.append(f"{layer} is {list(up.shape)} times {list(down.shape)}")
         elif (up.shape[0], down.shape[1]) != target.shape:
             wrong.append(f"{layer} is for {[up.shape[0], down.shape[1]]}, not {list(target.shape)}")
-        elif not all(tensor.is_floating_point() and tensor.isfinite().all() for tensor in (up, down)):
-            wrong.append(f"{layer} has non-finite or integer values ({up.dtype})")
-        elif not math.isfinite(scale := float(parts["alpha"].sum()) / rank if "alpha" in parts else scaling(rank)):
-            wrong.append(f"{layer} has an alpha of {scale}")
+        elif not {up.dtype, down.dtype} <= FACTOR_TYPES:
+            wrong.append(f"{layer} is {up.dtype} times {down.dtype}, not plain floats")
+        elif not (up.isfinite().all() and down.isfinite().all()):
+            wrong.append(f"{layer} has non-finite or integer values")
+        elif not math.isfinite(scale := _scale(parts.get("alpha"), rank, scaling)):
+            wrong.append(f"{layer} has an alpha that is no single finite number")
+        elif not math.isfinite(_largest_change(up, down, scale)):
+            wrong.append(f"{layer} changes its weight by more than float32 holds")
         else:
             found.append(LoraLayer(target, up, down, scale))
     if wrong:
@@ -104,6 +115,19 @@ def read_lora(path: Path, model: nn.Module) -> list[LoraLayer]:
             "it was made for a model of another size, or is damaged."
         )
     return found
+
+
+def _scale(alpha: Tensor | None, rank: int, scaling: Callable[[int], float]) -> float:
+    """The layer's scale; NaN for an alpha that is not one real number."""
+    if alpha is None:
+        return scaling(rank)
+    return alpha.item() / rank if alpha.numel() == 1 and not alpha.is_complex() else math.nan
+
+
+def _largest_change(up: Tensor, down: Tensor, scale: float) -> float:
+    """A bound on the numbers of scale * up @ down in float32, without the product; infinite where they may overflow."""
+    bound = up.abs().max().double() * down.abs().max().double() * up.shape[1] * scale
+    return bound.float().item()
 
 
 def _layers(path: Path, weights: dict[str, Tensor], targets: dict[str, Target]) -> dict[str, dict[str, Tensor]]:
@@ -138,7 +162,9 @@ def _peft_scaling(folder: Path) -> Callable[[int], float]:
         return lambda rank: 1.0
     where = folder / ADAPTER_CONFIG
     alpha, expected_rank = config.get("lora_alpha"), config.get("r")
-    if not isinstance(alpha, int | float) or not isinstance(expected_rank, int) or not math.isfinite(alpha):
+    if (
+        not isinstance(alpha, int | float) or not isinstance(expected_rank, int) or not abs(alpha) <= MAX_ALPHA
+    ):  # nor NaN
         raise CheckpointError(f"{where} has no usable lora_alpha and r: fetch the file again.")
     if config.get("alpha_pattern") or config.get("rank_pattern"):
         raise CheckpointError(
@@ -148,7 +174,7 @@ def _peft_scaling(folder: Path) -> Callable[[int], float]:
     def scale(rank: int) -> float:
         if rank != expected_rank:
             raise CheckpointError(
-                f"{where} is for rank {expected_rank} where the LoRA beside it has {rank}: "
+                f"{where} is for rank {shown(expected_rank)} where the LoRA beside it has {rank}: "
                 "give each LoRA a folder of its own, with its own adapter_config.json."
             )
         return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank

@@ -3,13 +3,16 @@
 import contextlib
 import os
 import re
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import folder_paths
 
 from ...janus_core import DEFAULT_CHECKPOINT, CheckpointError
+from ...janus_core.errors import shown
 from ...janus_core.published import PUBLISHED, Published
 from ...janus_core.weights.checkpoint import WEIGHT_FILES, WEIGHT_SUFFIXES, find, metadata_texts
 
@@ -17,6 +20,8 @@ FOLDER = "janus"  # the key of extra_model_paths.yaml
 EMBEDDED = f"{DEFAULT_CHECKPOINT} (embedded, draws shapes)"
 SHARD = re.compile(r"-\d+-of-\d+\.")
 Stamps = tuple[tuple[str, int, int], ...]
+_Stamp = tuple[int, int]  # modification time in ns, size
+COARSEST_CLOCK = 2_000_000_000  # ns; FAT's
 
 
 def register_folders() -> None:
@@ -39,16 +44,86 @@ def new_checkpoint_folder() -> Path:
 
 
 def checkpoints() -> dict[str, str | Path]:
-    """Listed name -> what `janus_core.load` opens: the embedded checkpoint first, then those of the model folders."""
-    found: dict[str, str | Path] = {EMBEDDED: DEFAULT_CHECKPOINT}
-    for root in checkpoint_folders():
-        for folder, subfolders, files in os.walk(root, followlinks=True):
-            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-            checkpoints_in = _with_config if "config.json" in files else _self_contained
-            for path in checkpoints_in(Path(folder), files):
+    """Listed name -> what `janus_core.load` opens: the embedded checkpoint first, then those of the model folders.
+
+    ComfyUI asks for this list many times a run, so the folders are read again only when something in them has changed.
+    """
+    global _last_listing
+    roots = tuple(checkpoint_folders())
+    if _last_listing is None or _last_listing.roots != roots or not _last_listing.holds():
+        _last_listing = _read(roots)
+    return {EMBEDDED: DEFAULT_CHECKPOINT, **_last_listing.found}
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """The checkpoints in `roots`, and what this was read from: the stamps of folders, of files, and of links to nothing."""
+
+    roots: tuple[Path, ...]
+    found: dict[str, Path]
+    stamps: dict[str, _Stamp | None]
+    started: int  # ns
+
+    def holds(self) -> bool:
+        """Whether reading would find the same. A change shortly before reading may hide a later one of equal time."""
+        newest = max((stamp[0] for stamp in self.stamps.values() if stamp), default=0)
+        return newest < self.started - COARSEST_CLOCK and all(
+            _stamp(path) == stamp for path, stamp in self.stamps.items()
+        )
+
+
+_last_listing: _Listing | None = None
+
+
+def _stamp(path: str) -> _Stamp | None:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size
+
+
+def _read(roots: tuple[Path, ...]) -> _Listing:
+    listing = _Listing(roots, {}, {}, time.time_ns())
+    for root in roots:
+        for folder, files in _folders(str(root), listing.stamps):
+            if "config.json" in files:
+                paths = _with_config(Path(folder), files)
+            else:
+                paths = _self_contained(Path(folder), files, listing.stamps)
+            for path in paths:
                 name = path.relative_to(root).as_posix() if path != root else root.name
-                found.setdefault(name, path)
-    return found
+                listing.found.setdefault(name, path)
+    return listing
+
+
+def _folders(
+    folder: str, stamps: dict[str, _Stamp | None], above: frozenset[str] = frozenset()
+) -> Iterator[tuple[str, list[str]]]:
+    """A folder and all below it, each with the names of its files. Links are followed, but not to a folder `above`.
+
+    Puts the stamps of the folders, and of links to nothing, into `stamps`.
+    """
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    stamps[folder] = _stamp(folder)
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:  # no folder, or none that may be read
+        return
+    files, below = [], []
+    for name in names:
+        path = os.path.join(folder, name)
+        if os.path.isdir(path):
+            below += [] if name.startswith(".") else [path]
+        elif os.path.exists(path):
+            files.append(name)
+        else:
+            stamps[path] = None
+    yield folder, files
+    for path in below:
+        yield from _folders(path, stamps, above | {real})
 
 
 def _with_config(folder: Path, files: list[str]) -> list[Path]:
@@ -59,14 +134,19 @@ def _with_config(folder: Path, files: list[str]) -> list[Path]:
     return [folder] * whole + [folder / name for name in single]
 
 
-def _self_contained(folder: Path, files: list[str]) -> list[Path]:
-    """The weight files that carry their own config and tokenizer."""
-    paths = [folder / name for name in sorted(files) if name.endswith(".safetensors")]
-    return [path for path in paths if path.is_file() and _carries_config(path, path.stat().st_mtime_ns)]
+def _self_contained(folder: Path, files: list[str], stamps: dict[str, _Stamp | None]) -> list[Path]:
+    """The weight files that carry their own config and tokenizer. Puts the stamps of all weight files into `stamps`."""
+    found = []
+    for name in files:
+        path = folder / name
+        if name.endswith(".safetensors") and path.is_file():
+            stamp = stamps[str(path)] = _stamp(str(path))
+            found += [path] if stamp and _carries_config(path, stamp) else []
+    return found
 
 
 @lru_cache(maxsize=256)
-def _carries_config(path: Path, modified: int) -> bool:
+def _carries_config(path: Path, stamp: _Stamp) -> bool:
     try:
         return metadata_texts(path) is not None
     except CheckpointError:
@@ -96,7 +176,7 @@ def checkpoint_path(name: str) -> str | Path:
         if listed.rpartition("/")[2] in folder_names:
             return path
     raise CheckpointError(
-        f"There is no Janus checkpoint {name!r} here: put its folder or file into ComfyUI's models/janus and refresh, "
+        f"There is no Janus checkpoint {shown(repr(name))} here: put its folder or file into ComfyUI's models/janus and refresh, "
         "or choose another in Load Janus, which can also download the published ones."
     )
 
@@ -111,7 +191,7 @@ def lora_path(name: str) -> Path:
     if name in loras() and (path := folder_paths.get_full_path("loras", name)):
         return Path(path)
     raise CheckpointError(
-        f"There is no LoRA {name!r} here: put the file into ComfyUI's models/loras and refresh, or choose another."
+        f"There is no LoRA {shown(repr(name))} here: put the file into ComfyUI's models/loras and refresh, or choose another."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import re
 from pathlib import Path
 
@@ -53,12 +54,18 @@ def transformers_config(size: str) -> dict:
 
 
 def checkpoint(folder: Path, size: str, dialect: str, shapes: dict[str, list[int]]) -> CheckpointFiles:
-    """A checkpoint whose tensors have a shape and no bytes."""
+    """A checkpoint of zeros that take no room: a file with a header and one long hole."""
     config = published_config(f"Janus-Pro-{size.upper()}") if dialect == "deepseek" else transformers_config(size)
     (folder / "config.json").write_text(json.dumps(config))
-    weights = folder / "pytorch_model.bin"
-    state = {key: torch.empty(shape, dtype=torch.bfloat16, device="meta") for key, shape in shapes.items()}
-    torch.save(state, weights)
+    entries, end = {}, 0
+    for key, shape in shapes.items():
+        start, end = end, end + 2 * math.prod(shape)
+        entries[key] = {"dtype": "BF16", "shape": shape, "data_offsets": [start, end]}
+    header = json.dumps(entries).encode()
+    weights = folder / "model.safetensors"
+    with weights.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + end)
     return CheckpointFiles(folder, (weights,))
 
 

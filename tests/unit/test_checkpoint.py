@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 import janus_core
 from janus_core.model.quantised import Layers, Uninitialised
 from janus_core.weights.checkpoint import find
-from janus_core.weights.loading import load_model
+from janus_core.weights.loading import load_model, make_writable
 
 
 def same_weights(one: janus_core.Janus, other: janus_core.Janus) -> bool:
@@ -266,6 +266,13 @@ def test_a_folder_here_beats_the_embedded_name(copy, monkeypatch):
 
 
 # Loading
+
+
+def test_weights_made_writable_are_copies_and_the_file_stays(copy, janus):
+    folder = copy()
+    norm = make_writable(janus_core.load(folder).model.language_model.model.norm)
+    norm.weight.fill_(7.0)
+    assert same_weights(janus_core.load(folder), janus)
 
 
 def test_nothing_is_drawn_at_random_only_to_be_replaced():

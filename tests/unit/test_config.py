@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from janus_core import CheckpointError
-from janus_core.config import JanusConfig, published_config
+from janus_core.config import LIMITS, JanusConfig, published_config
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -118,14 +118,47 @@ def test_a_missing_entry_is_named(path):
         (33, ("gen_vision_config", "params", "ch")),  # GroupNorm has 32 groups
         ([], ("gen_vision_config", "params", "ch_mult")),
         ("identity", ("aligner_config", "params", "projector_type")),
+        (100_000, ("language_config", "num_hidden_layers")),  # built layer by layer, for hours
+        (100_000, ("vision_config", "params", "layers")),
+        (100_000, ("aligner_config", "params", "depth")),
+        (100_000, ("gen_aligner_config", "params", "depth")),
+        (100_000, ("gen_vision_config", "params", "num_res_blocks")),
+        ([1] * 100_000, ("gen_vision_config", "params", "ch_mult")),
+        ([1, 10**6], ("gen_vision_config", "params", "ch_mult")),
+        ("11", ("gen_vision_config", "params", "ch_mult")),
+        (2**40, ("gen_head_config", "params", "image_token_embed")),
+        (0, ("gen_head_config", "params", "image_token_embed")),
+        (2.5, ("vision_config", "params", "heads")),
+        ("48", ("vision_config", "params", "width")),
+        (True, ("vision_config", "params", "layers")),
+        (float("nan"), ("vision_config", "params", "mlp_ratio")),
+        (float("inf"), ("language_config", "rope_theta")),
+        (-1e-6, ("language_config", "rms_norm_eps")),
+        (0.0, ("language_config", "rope_theta")),
+        ("x" * 10**6, ("language_config", "hidden_size")),
+        ("x\n" * 10**6, ("model_type",)),
     ],
 )
 def test_an_impossible_value_is_refused(value, path):
     config = changed(raw(), value, *path)
     if path[-1] == "num_attention_heads":
         config = changed(config, value, "language_config", "num_key_value_heads")
-    with pytest.raises(CheckpointError, match="config.json"):
+    with pytest.raises(CheckpointError, match="config.json") as caught:
         JanusConfig.from_dict(config)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_a_picture_of_millions_of_tokens_is_refused():
+    config = changed(raw(), 4096, "vision_config", "params", "image_size")
+    with pytest.raises(CheckpointError, match="16777216 tokens"):
+        JanusConfig.from_dict(changed(config, 1, "vision_config", "params", "patch_size"))
+
+
+def test_every_size_has_a_limit():
+    """A size that is added to a config is checked, too."""
+    config = JanusConfig.from_dict(raw())
+    sizes = vars(config) | vars(config.vision) | vars(config.vq) | vars(config.llama)
+    assert sizes.keys() - LIMITS.keys() == {"vision", "vq", "llama", "ch_mult"}
 
 
 def test_an_unknown_preset_is_refused_with_the_known_names():

@@ -10,8 +10,10 @@ import torch
 
 import janus_core
 from janus_core import InputError
+from janus_core.code_colours import code_colours
 from janus_core.generation.codes import unconditional
 from janus_core.generation.sampling import Sampling, draw_tokens, guide, seed_keys
+from janus_core.weights.loading import make_writable
 
 PROMPT = "the red cat is in the boat"
 TOP_SEED = 2**64 - 1
@@ -203,9 +205,20 @@ def test_a_prompt_past_the_context_is_refused_with_the_count_of_tokens(janus):
 def test_a_model_that_computes_nan_fails_instead_of_drawing_or_telling_noise(copy, dtype):
     """Broken weights, or float16 that overflows: an error, not a picture of code 0 or a word repeated."""
     janus = janus_core.load(copy(), dtype=dtype)
-    janus.model.language_model.model.norm.weight.data[3] = float("nan")
+    make_writable(janus.model.language_model.model.norm).weight.data[3] = float("nan")
     errors = (InputError, janus_core.CheckpointError, ArithmeticError)
     with pytest.raises(errors, match="NaN|finite"):
         janus.generate(PROMPT)
     with pytest.raises(errors, match="NaN|finite"):
         janus.answer("What?", max_new_tokens=3)
+
+
+@pytest.mark.parametrize("layer", ["decoder.conv_out", "quantize.embedding"])
+def test_a_decoder_that_computes_nan_fails_instead_of_painting_black(copy, layer):
+    janus = janus_core.load(copy())
+    tokens = janus.generate(PROMPT)
+    make_writable(janus.model.gen_vision_model.get_submodule(layer)).weight.fill_(float("nan"))
+    with pytest.raises(janus_core.CheckpointError, match="computes NaN"):
+        janus.decode(tokens)
+    with pytest.raises(janus_core.CheckpointError, match="computes NaN"):  # the preview's colours
+        code_colours(janus)

@@ -91,6 +91,8 @@ def test_alpha_from_pefts_config(janus: janus_core.Janus, path: Path, extra: dic
     [
         ({"r": 8, "lora_alpha": 16}, "rank 8 where the LoRA beside it has 4"),
         ({"r": RANK}, "no usable lora_alpha"),
+        ({"r": RANK, "lora_alpha": 10**400}, "no usable lora_alpha"),
+        ({"r": RANK, "lora_alpha": float("nan")}, "no usable lora_alpha"),
         ({"r": RANK, "lora_alpha": 16, "alpha_pattern": {"q_proj": 3}}, "alpha or rank per layer"),
     ],
 )
@@ -121,6 +123,14 @@ REFUSED = {
     "whole numbers": ({k: v.long() for k, v in WHOLE.items()}, "torch.int64"),
     "ranks that differ": (WHOLE | {f"{LAYER}.lora_A.weight": torch.ones(3, 64)}, r"\[64, 4\] times \[3, 64\]"),
     "an alpha of NaN": (WHOLE | {f"{LAYER}.alpha": torch.tensor(float("nan"))}, "alpha"),
+    "an alpha of two numbers": (WHOLE | {f"{LAYER}.alpha": torch.ones(2)}, "alpha"),
+    "an alpha of no number": (WHOLE | {f"{LAYER}.alpha": torch.ones(0)}, "alpha"),
+    "a complex alpha": (WHOLE | {f"{LAYER}.alpha": torch.ones((), dtype=torch.complex64)}, "alpha"),
+    "complex numbers": ({k: v.to(torch.complex64) for k, v in WHOLE.items()}, "torch.complex64"),
+    "float8": ({k: v.to(torch.float8_e4m3fn) for k, v in WHOLE.items()}, "torch.float8_e4m3fn"),
+    "factors whose product overflows": ({k: v * 1e25 for k, v in WHOLE.items()}, "more than float32 holds"),
+    "an alpha that makes them overflow": (WHOLE | {f"{LAYER}.alpha": torch.tensor(3e38)}, "more than float32 holds"),
+    "names of a million letters": (WHOLE | {"a\n" * 500_000: torch.ones(1)}, "no place for"),
     "one weight twice": (WHOLE | tensors(f"base_model.model.{LAYER}"), "two names"),
 }
 
@@ -132,7 +142,32 @@ def test_what_does_not_fit_is_refused(janus: janus_core.Janus, path: Path, what:
     with pytest.raises(CheckpointError, match=expected) as error:
         read_lora(path, janus.model)
     assert "my_lora.safetensors" in str(error.value)
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 600
+
+
+def test_factors_that_are_one_number_repeated_are_refused(janus: janus_core.Janus, tmp_path: Path) -> None:
+    """A rank of 20 million in a file of a few bytes."""
+    path, one = tmp_path / "my_lora.bin", torch.zeros(1, 1)
+    factors = {
+        f"{LAYER}.lora_B.weight": one.expand(64, 20_000_000),
+        f"{LAYER}.lora_A.weight": one.expand(20_000_000, 64),
+    }
+    torch.save(factors, path)
+    with pytest.raises(CheckpointError, match=r"my_lora.bin was refused: .*not a plain tensor"):
+        read_lora(path, janus.model)
+
+
+@pytest.mark.parametrize("name", ["my_lora.sft", "my_lora.pt", "my_lora.bin"])
+def test_a_safetensors_file_of_another_suffix_loads(janus: janus_core.Janus, tmp_path: Path, name: str) -> None:
+    save_file(WHOLE, tmp_path / name)
+    (found,) = read_lora(tmp_path / name, janus.model)
+    assert torch.equal(found.up, WHOLE[f"{LAYER}.lora_B.weight"])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_factors_in_every_float_type_load(janus: janus_core.Janus, path: Path, dtype: torch.dtype) -> None:
+    save_file({key: tensor.to(dtype) for key, tensor in WHOLE.items()}, path)
+    assert read_lora(path, janus.model)[0].up.dtype == dtype
 
 
 @pytest.mark.parametrize("name", ["cut.safetensors", "cut.bin"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -106,6 +107,87 @@ def test_a_tokenizer_of_another_model_is_refused_by_the_token_it_lacks(copy, edi
         janus_core.load(folder)
 
 
+RUNAWAY = {"Regex": "(x+x+)+y"}  # takes exponential time on a row of x; the library gives up and panics
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},
+        {"pre_tokenizer": {"type": "FixedLength", "length": 0}},
+        {"pre_tokenizer": {"type": "Split", "pattern": RUNAWAY, "behavior": "Isolated", "invert": False}},
+        {
+            "decoder": {
+                "type": "Sequence",
+                "decoders": [{"type": "Fuse"}, {"type": "Replace", "pattern": RUNAWAY, "content": ""}],
+            }
+        },
+    ],
+    ids=["on loading", "on encoding", "on encoding this prompt", "on decoding"],
+)
+def test_a_tokenizer_on_which_the_library_panics_is_refused(copy, edit, janus, change):
+    """A panic is no Exception: it would pass every handler and end the thread that it is in."""
+    folder = copy()
+    edit(folder / "tokenizer.json", lambda tokenizer: tokenizer.update(change))
+    with pytest.raises(CheckpointError, match="tokenizer.json is not a readable tokenizer .*fetch it again"):
+        processor = janus_core.load(folder).processor
+        processor.decode(processor.encode("x" * 40)[1:])
+
+
+def test_an_interrupt_while_the_tokenizer_works_stays_an_interrupt(copy, monkeypatch):
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    processor = janus_core.load(copy()).processor
+    monkeypatch.setattr(processor, "tokenizer", SimpleNamespace(encode=interrupt))
+    with pytest.raises(KeyboardInterrupt):
+        processor.encode("a cat")
+
+
+def test_a_tokenizer_with_ids_beyond_the_models_vocabulary_is_refused(copy, edit):
+    folder = copy()
+    edit(folder / "tokenizer.json", lambda tokenizer: tokenizer["model"]["vocab"].update({"zebra": 320}))
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json has a token of id 320, where the model knows 320"):
+        janus_core.load(folder)
+
+
+def test_a_model_without_a_token_for_unknown_words_refuses_in_a_sentence(copy, edit):
+    folder = copy()
+
+    def words(tokenizer: dict) -> None:
+        model = {"type": "WordLevel", "vocab": tokenizer["model"]["vocab"], "unk_token": "<none>"}
+        tokenizer.update(model=model, pre_tokenizer=None)
+
+    edit(folder / "tokenizer.json", words)
+    with pytest.raises(CheckpointError, match="tokenizer.json is not a readable tokenizer .*UNK"):
+        janus_core.load(folder).processor.encode("nowhere")
+
+
+@pytest.mark.parametrize("token", [5, ["<s>"], {"content": 5}, True, {"content": {"content": "<s>"}}])
+def test_a_special_token_that_is_no_text_is_refused(copy, edit, token):
+    folder = copy()
+    edit(folder / "special_tokens_map.json", lambda tokens: tokens.update(bos_token=token))
+    with pytest.raises(CheckpointError, match="special_tokens_map.json has a bos_token that is no text"):
+        janus_core.load(folder)
+
+
+def test_a_long_special_token_is_not_quoted_in_full(copy, edit):
+    folder = copy()
+    edit(folder / "special_tokens_map.json", lambda tokens: tokens.update(bos_token="<s>\n" * 100_000))
+    with pytest.raises(CheckpointError, match="no token") as caught:
+        janus_core.load(folder)
+    assert len(str(caught.value)) < 500 and "\n" not in str(caught.value)
+
+
+def test_half_an_emoji_is_read_as_the_replacement_character(janus):
+    """A text cut in the middle of an emoji, as browsers send it."""
+    encode = janus.processor.encode
+    assert encode("a cat \ud83d") == encode("a cat \ufffd")
+    assert encode("\ude00") == encode("\ufffd")
+    assert encode("\ud83d\ude00 cat") == encode("\U0001f600 cat")  # both halves are the emoji
+    assert janus.processor.drawing_prompt("\ud83d")
+
+
 @pytest.mark.parametrize(
     ("place", "user"),
     [
@@ -115,6 +197,9 @@ def test_a_tokenizer_of_another_model_is_refused_by_the_token_it_lacks(copy, edi
         ("deepseek-ai_janus-1.3b-bf16", "User"),
         ("models--deepseek-ai--Janus-1.3B/snapshots/0b1c2d", "User"),  # how huggingface-hub stores a download
         ("models--deepseek-ai--Janus-Pro-1B/snapshots/0b1c2d", "<|User|>"),
+        ("janus-1.3b-tests/models/Janus-Pro-1B", "<|User|>"),  # a folder above may be called anything
+        ("janus-1.3b/snapshots/Janus-Pro-1B", "<|User|>"),
+        ("models--me--Janus-1.3B/models/Janus-Pro-1B", "<|User|>"),
     ],
 )
 def test_roles_are_those_the_model_was_trained_with(copy, tmp_path, monkeypatch, place, user):
@@ -266,7 +351,26 @@ def test_pictures_of_bytes_are_refused(janus, pictures):
         janus.answer("What?", (pictures() * 255).to(torch.uint8))
 
 
-@pytest.mark.parametrize("settings", [{"image_mean": 0.5}, {"image_mean": [0.5, 0.5]}, {"image_std": [0, 0, 0]}])
+def test_a_post_processor_that_repeats_the_prompt_is_not_used(copy, edit, janus):
+    folder, own = copy(), post_processor()
+    own["single"] = own["single"] + own["single"][1:] * 3
+    edit(folder / "tokenizer.json", lambda tokenizer: tokenizer.update(post_processor=own))
+    assert janus_core.load(folder).processor.encode("a cat") == janus.processor.encode("a cat")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"image_mean": 0.5},
+        {"image_mean": [0.5, 0.5]},
+        {"image_std": [0, 0, 0]},
+        {"image_mean": [0.5, 0.5, float("nan")]},
+        {"image_std": [0.5, 0.5, float("inf")]},
+        {"image_mean": [127, 127, 127]},
+        {"image_std": [0.5, 0.5, -0.5]},
+        {"image_std": "111"},
+    ],
+)
 def test_nonsense_in_the_preprocessor_config_is_refused_at_loading(copy, settings):
     folder = copy()
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
