@@ -9,6 +9,11 @@ class InputError(ValueError):
     """A prompt, picture, token set or setting is outside what the model can take."""
 
 
+def size_text(count: float) -> str:
+    """A number of bytes as messages say it: in GB, or in MB if it is less than one."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+
+
 def first_few(names: list[str]) -> str:
     """The first three names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

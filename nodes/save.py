@@ -8,20 +8,22 @@ from pathlib import Path
 from comfy_api.latest import io
 
 from ..janus_core import InputError
-from ..janus_core.convert import convert
+from ..janus_core.convert import check_name, convert
 from ..janus_core.precision import NAMES
 from . import inputs
 from .host import canvas, folders
 
-FILENAME = re.compile(r'[^\\/:*?"<>|\x00-\x1f.][^\\/:*?"<>|\x00-\x1f]*')
+FORBIDDEN = r'\\/:*?"<>|\x00-\x1f\x7f\ud800-\udfff'  # the last are halves of a character, which no file name can have
+FILENAME = re.compile(f"[^{FORBIDDEN}.][^{FORBIDDEN}]*")
 
 
 def new_file(filename: str) -> Path:
-    """The file to write in the checkpoint folder. Raises InputError for a name that could lead to another folder."""
+    """The file to write in the checkpoint folder. Raises InputError for a name that no file in it can have."""
     if not FILENAME.fullmatch(filename):
         raise InputError(f"{filename!r} is not a plain file name: give one without folders, such as janus-pro-7b-int8.")
-    suffix = "" if filename.lower().endswith(".safetensors") else ".safetensors"
-    return folders.new_checkpoint_folder() / (filename + suffix)
+    name = filename if filename.lower().endswith(".safetensors") else f"{filename}.safetensors"
+    check_name(name)
+    return folders.new_checkpoint_folder() / name
 
 
 _last_missing: dict[Path, int] = {}  # when a run last found no file there, in ns
