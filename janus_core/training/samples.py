@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..errors import InputError
 from ..generation.image import unconditional
-from ..processing import IMAGE_TAG, Processor, Turn
+from ..processing import Processor, Turn, count_tags
 from .stages import KINDS
 
 PictureSource = Callable[[np.random.Generator, int], np.ndarray]  # count -> uint8 [count, H, W, 3]
@@ -42,12 +42,11 @@ def answered(processor: Processor, turns: list[Turn], pictures: tuple[np.ndarray
     """A conversation that ends with the assistant, with the loss on each of the assistant's turns and its EOS."""
     ids: list[int] = []
     answers = []
-    tagged = any(IMAGE_TAG in turn["content"] for turn in turns)
+    tagged = count_tags(turns) > 0 and len(pictures) > 0
     for number, turn in enumerate(turns):
         if turn["role"] == "assistant":
-            named = sum(before["content"].count(IMAGE_TAG) for before in turns[:number])
-            prompt = processor.question_prompt(turns[:number], named if tagged else len(pictures))
-            answer = processor.tokenizer.encode(f" {turn['content'].strip()}", add_special_tokens=False).ids
+            prompt = processor.question_prompt(turns[:number], count_tags(turns[:number]) if tagged else len(pictures))
+            answer = processor.plain(f" {turn['content'].strip()}")
             ids = [*prompt, *answer, processor.eos]
             answers.append((len(prompt), len(ids)))
     return Sample("understanding" if pictures else "text", ids, tuple(answers), pictures)
