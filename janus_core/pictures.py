@@ -52,7 +52,7 @@ def to_pil(picture: Tensor) -> Image.Image:
 
 def over_white(images: Tensor) -> Tensor:
     """Pictures [..., H, W, 4] with transparency, laid over white -> [..., H, W, 3]; others are returned unchanged."""
-    if images.shape[-1] != 4:
+    if images.shape[-1:] != (4,):
         return images
     alpha = images[..., 3:]
     return images[..., :3] * alpha + (1 - alpha)

@@ -6,7 +6,7 @@ import torch
 from comfy_api.latest import io
 
 from ..janus_core.conversation import Conversation, check_room
-from ..janus_core.pictures import over_white
+from ..janus_core.pictures import check_images, over_white
 from ..janus_core.processing import IMAGE_TAG, Turn, count_tags
 from . import inputs
 from .host import canvas
@@ -69,6 +69,7 @@ class JanusChat(io.ComfyNode):
         )
 
     @classmethod
+    @inputs.checked
     def execute(
         cls,
         janus: HostedJanus,
@@ -84,7 +85,7 @@ class JanusChat(io.ComfyNode):
         conversation = (
             (history or Conversation())
             .without_oldest(drop_turns)
-            .ask(message, [] if image is None else list(over_white(image)))
+            .ask(message, [] if image is None else list(check_images(over_white(image))))
         )
         check_room(janus.core, conversation, max_tokens, setting="drop_turns")
         turns, pictures = list(conversation.turns), list(conversation.pictures)

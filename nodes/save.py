@@ -2,7 +2,6 @@
 
 import re
 import time
-from functools import partial
 from pathlib import Path
 
 from comfy_api.latest import io
@@ -64,10 +63,13 @@ class JanusSave(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, checkpoint: str | None, filename: str | None) -> bool | str:
-        # None: connected to another node.
-        given = [(folders.checkpoint_path, checkpoint), (new_file, filename)]
-        return inputs.problem_of(*(partial(check, name) for check, name in given if name is not None))
+    def validate_inputs(cls, checkpoint: str | None = None, filename: str | None = None) -> bool | str:
+        checks = []
+        if checkpoint is not None:  # None: missing, or connected to another node
+            checks += [lambda: inputs.check_kind("checkpoint", checkpoint), lambda: folders.checkpoint_path(checkpoint)]
+        if filename is not None:
+            checks += [lambda: new_file(filename)]
+        return inputs.problem_of(*checks)
 
     @classmethod
     def fingerprint_inputs(cls, filename: str | None, **_: object) -> int | None:
@@ -80,6 +82,7 @@ class JanusSave(io.ComfyNode):
         return _last_missing.get(path)
 
     @classmethod
+    @inputs.checked
     def execute(cls, checkpoint: str, dtype: str, filename: str) -> io.NodeOutput:
         path = convert(folders.checkpoint_path(checkpoint), new_file(filename), dtype=dtype, progress=canvas.progress())
         return io.NodeOutput(ui={"text": [str(path)]})
