@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from . import DEFAULT_CHECKPOINT, CheckpointError, InputError, load
 from .convert import convert
+from .errors import MemoryExhaustedError
 from .pictures import from_uint8, to_pil
 from .pipeline import SAMPLERS
 from .precision import NAMES
@@ -140,12 +141,12 @@ def parser(chosen: str) -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns 0, or 2 after one sentence on standard error for bad input."""
+    """Run one command. Returns 0, or 2 after one sentence on standard error for bad input and too little memory."""
     arguments = sys.argv[1:] if arguments is None else arguments
     args = parser(arguments[0] if arguments else "").parse_args(arguments)
     try:
         args.run(args)
-    except (CheckpointError, InputError) as error:
+    except (CheckpointError, InputError, MemoryExhaustedError) as error:
         print(f"janus_core: {error}", file=sys.stderr)
         return 2
     return 0

@@ -1,4 +1,6 @@
-"""The two errors a caller can cause. Each message is one sentence: what is wrong, why, and the cure."""
+"""The errors of this package. Each message is one sentence: what is wrong, why, and the cure."""
+
+import torch
 
 
 class CheckpointError(ValueError):
@@ -7,6 +9,10 @@ class CheckpointError(ValueError):
 
 class InputError(ValueError):
     """A prompt, picture, token set or setting is outside what the model can take."""
+
+
+class MemoryExhaustedError(torch.OutOfMemoryError):
+    """A device's memory ran out. As PyTorch's own exception, it makes a host free memory."""
 
 
 def size_text(count: float) -> str:
