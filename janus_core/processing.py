@@ -64,6 +64,7 @@ class Processor:
         self.role_type = str if template == "{}" else Special
         self._separate_special_tokens()
         self.image_tokens = config.vision.tokens
+        self._last_question: tuple[object, list[int]] = (None, [])  # for callers that need its length first
         self.image_size = config.vision.image_size
         settings = files.read_json("preprocessor_config.json")
         default = Normalisation()
@@ -163,11 +164,16 @@ class Processor:
             raise InputError(
                 f"The text names {placeholders} pictures with {IMAGE_TAG} and {pictures} were given: use one tag per picture, or none."
             )
+        asked = [(turn["role"], turn["content"]) for turn in turns], pictures
+        last, ids = self._last_question
+        if asked == last:
+            return ids.copy()
         picture = [self.begin_of_image, *[self.image] * self.image_tokens, self.end_of_image]
-        ids: list[int] = []
+        ids = []
         for token in self._join(self._template(turns, SYSTEM_PROMPT, pictures=pictures > 0)):
             ids += picture if token == self.image else [token]
-        return ids
+        self._last_question = asked, ids
+        return ids.copy()
 
     def pixels(self, images: list[Tensor]) -> Tensor:
         """Pictures float [H, W, 3] in 0..1, of any sizes -> pixels float32 [N, 3, S, S] for SigLIP, on the CPU."""

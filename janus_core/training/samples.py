@@ -11,6 +11,7 @@ from PIL import Image
 
 from ..errors import InputError
 from ..generation.image import unconditional
+from ..pictures import read_picture
 from ..processing import Processor, Turn, count_tags
 from .stages import KINDS
 
@@ -154,7 +155,7 @@ def _read_line(line: str, folder: Path, where: str, processor: Processor, readab
 
 
 def _sample_of(entry: dict, processor: Processor) -> Sample:
-    pictures = [_open(path) for path in entry["paths"]]
+    pictures = [read_picture(path) for path in entry["paths"]]
     if "prompt" in entry:
         return Sample(
             "generation",
@@ -162,11 +163,6 @@ def _sample_of(entry: dict, processor: Processor) -> Sample:
             pictures=(centre_crop(pictures[0], processor.image_size),),
         )
     return answered(processor, entry["turns"], tuple(np.asarray(picture) for picture in pictures))
-
-
-def _open(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        return image.convert("RGB")
 
 
 def centre_crop(image: Image.Image, size: int) -> np.ndarray:
@@ -184,6 +180,6 @@ def folder_pictures(folder: Path, size: int) -> PictureSource:
         raise InputError(f"{folder} contains no picture (.png, .jpg, .webp).")
 
     def pictures(rng: np.random.Generator, count: int) -> np.ndarray:
-        return np.stack([centre_crop(_open(paths[i]), size) for i in rng.integers(len(paths), size=count)])
+        return np.stack([centre_crop(read_picture(paths[i]), size) for i in rng.integers(len(paths), size=count)])
 
     return pictures
