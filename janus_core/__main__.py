@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from . import DEFAULT_CHECKPOINT, CheckpointError, InputError, load
 from .convert import convert
-from .pictures import from_uint8, to_pil
+from .errors import MemoryExhaustedError
+from .pictures import from_uint8, read_picture, to_pil
 from .pipeline import SAMPLERS
 from .precision import NAMES
 
@@ -58,18 +57,9 @@ def generate(args: argparse.Namespace) -> None:
 def describe(args: argparse.Namespace) -> None:
     """Answer a question about one or several pictures."""
     janus = load(args.checkpoint, args.device, args.dtype)
-    images = [read_picture(path) for path in args.pictures]
+    images = [from_uint8(np.array(read_picture(path))) for path in args.pictures]
     settings = options(args, "max_new_tokens", "temperature", "seed")
     print(janus.answer(args.question, images, **settings, progress=Bar("token")))
-
-
-def read_picture(path: Path) -> torch.Tensor:
-    """A picture file -> float [H, W, 3] in 0..1; transparency is dropped."""
-    try:
-        with Image.open(path) as image:
-            return from_uint8(np.array(image.convert("RGB")))
-    except (OSError, UnidentifiedImageError) as error:
-        raise InputError(f"{path} is not a picture that can be read ({error}).") from error
 
 
 def convert_command(args: argparse.Namespace) -> None:
@@ -152,12 +142,12 @@ def parser(chosen: str) -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns 0, or 2 after one sentence on standard error for bad input."""
+    """Run one command. Returns 0, or 2 after one sentence on standard error for bad input and too little memory."""
     arguments = sys.argv[1:] if arguments is None else arguments
     args = parser(arguments[0] if arguments else "").parse_args(arguments)
     try:
         args.run(args)
-    except (CheckpointError, InputError) as error:
+    except (CheckpointError, InputError, MemoryExhaustedError) as error:
         print(f"janus_core: {error}", file=sys.stderr)
         return 2
     return 0

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .errors import InputError, context_exceeded
 from .pipeline import Janus
-from .processing import IMAGE_TAG, Turn
+from .processing import IMAGE_TAG, Turn, count_tags
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Conversation:
 
     def without_oldest(self, count: int) -> Conversation:
         """The conversation without its `count` oldest exchanges (a message and its answer) and their pictures."""
-        gone = sum(turn["content"].count(IMAGE_TAG) for turn in self.turns[: 2 * count])
+        gone = count_tags(self.turns[: 2 * count])
         return Conversation(self.turns[2 * count :], self.pictures[gone:])
 
     def tokens(self, janus: Janus) -> int:

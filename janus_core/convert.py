@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import CheckpointError, InputError
+from .errors import CheckpointError, InputError, size_text
 from .precision import SAFETENSORS, Precision
 from .processing import Processor
 from .weights.checkpoint import TEXT_FILES, CheckpointFiles, find
 from .weights.loading import TensorReader, empty_model
+from .weights.writing import MAX_NAME_BYTES, replacing, sweep
 
 
 def convert(
@@ -32,8 +33,7 @@ def convert(
     Raises CheckpointError when the checkpoint would not load, InputError when `path` cannot or must not be written.
     """
     path, precision = Path(path), Precision.of(dtype)
-    if path.suffix.lower() != ".safetensors":
-        raise InputError(f"{path} does not end in .safetensors, as the file must: add that ending.")
+    check_name(path.name)
     if not path.parent.is_dir():
         raise InputError(f"There is no folder {path.parent}: create it, or choose another.")
     _refuse_overwriting(path)
@@ -42,15 +42,15 @@ def convert(
     Processor(files, config)  # raises where the tokenizer would not load
     tensors = TensorReader(files, empty_model(config, precision))
     header, offsets, size = _header(tensors.expected, _texts(files, precision.name))
+    sweep(path.parent)
     free = shutil.disk_usage(path.parent).free
     if size > free:
         raise InputError(
-            f"{path.parent} has {free / 1e9:.1f} GB free, and the file takes {size / 1e9:.1f} GB: make room or choose "
+            f"{path.parent} has {size_text(free)} free, and the file takes {size_text(size)}: make room or choose "
             "another folder."
         )
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with partial.open("xb") as file:
+    with replacing(path) as part:
+        with part.open("r+b") as file:
             file.write(header)
             for step, (name, tensor) in enumerate(tensors, start=1):
                 file.seek(len(header) + offsets[name])
@@ -58,12 +58,17 @@ def convert(
                 if progress is not None:
                     progress(step, len(offsets), None)
         _refuse_overwriting(path)
-        partial.rename(path)
-    except OSError as error:
-        raise InputError(f"{path} could not be written ({error}): check the disk, or choose another folder.") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return path
+
+
+def check_name(name: str) -> None:
+    """Raise InputError for the name of a file that cannot be written: of another ending, or too long."""
+    if Path(name).suffix.lower() != ".safetensors":
+        raise InputError(f"{name} does not end in .safetensors, as the file must: add that ending.")
+    if (size := len(os.fsencode(name))) > MAX_NAME_BYTES:
+        raise InputError(
+            f"The file name {name[:40]}... takes {size} bytes and may take {MAX_NAME_BYTES}: choose a shorter one."
+        )
 
 
 def _refuse_overwriting(path: Path) -> None:

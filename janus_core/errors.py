@@ -1,4 +1,6 @@
-"""The two errors a caller can cause. Each message is one sentence: what is wrong, why, and the cure."""
+"""The errors of this package. Each message is one sentence: what is wrong, why, and the cure."""
+
+import torch
 
 
 class CheckpointError(ValueError):
@@ -7,6 +9,15 @@ class CheckpointError(ValueError):
 
 class InputError(ValueError):
     """A prompt, picture, token set or setting is outside what the model can take."""
+
+
+class MemoryExhaustedError(torch.OutOfMemoryError):
+    """A device's memory ran out. As PyTorch's own exception, it makes a host free memory."""
+
+
+def size_text(count: float) -> str:
+    """A number of bytes as messages say it: in GB, or in MB if it is less than one."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
 def shown(text: object, limit: int = 200) -> str:

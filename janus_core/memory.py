@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 
 from .config import JanusConfig, LlamaConfig
+from .errors import MemoryExhaustedError
 from .generation.cache import whole_blocks
 from .generation.codes import Drawing
 from .generation.cpu_kernels import copied_bytes
 from .generation.execution import Execution
+from .generation.recorder import out_of_memory
 from .model.janus import ANSWERING, DECODING, DRAWING, PARTS, JanusModel
 from .model.quantised import needs_no_cast
 from .precision import EIGHT_BIT, Precision
@@ -30,6 +34,26 @@ SAMPLING = 40
 VQ_MAPS = 5
 # Covers small tensors and allocator rounding.
 MARGIN = 1.04
+
+
+@contextmanager
+def says_what_to_lower(task: str, cure: str, device: torch.device) -> Iterator[None]:
+    """Raise MemoryExhaustedError if memory runs out in the block, and free what the block has allocated.
+
+    The message names the `task` ("drawing a batch of 4") and says to do `cure` ("draw fewer at once").
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)  # their tensors would live as long as the exception
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        raise MemoryExhaustedError(
+            f"The memory of {device} ran out while {task}: {cure}, load the model in a smaller dtype such as int8, or close "
+            "other programs that use this memory."
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
-"""Pictures as tensors: checks, 8-bit conversion, transparency, and SigLIP's preprocessing.
+"""Pictures as tensors: reading, checks, 8-bit conversion, transparency, and SigLIP's preprocessing.
 
 A picture is float [H, W, 3], red, green and blue in 0..1, as in ComfyUI.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from .errors import InputError
@@ -52,10 +53,23 @@ def to_pil(picture: Tensor) -> Image.Image:
 
 def over_white(images: Tensor) -> Tensor:
     """Pictures [..., H, W, 4] with transparency, laid over white -> [..., H, W, 3]; others are returned unchanged."""
-    if images.shape[-1] != 4:
+    if images.shape[-1:] != (4,):
         return images
     alpha = images[..., 3:]
     return images[..., :3] * alpha + (1 - alpha)
+
+
+def read_picture(path: Path) -> Image.Image:
+    """A picture file as RGB, upright as its camera says, with transparency laid over white. Raises InputError."""
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            if "A" in image.getbands() or "transparency" in image.info:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            return image.convert("RGB")
+    except Exception as error:  # Pillow's readers raise anything: OSError, SyntaxError, ValueError, ...
+        raise InputError(f"{path} is not a picture that can be read ({error}).") from error
 
 
 def letterbox(image: Image.Image, size: int, background: tuple[int, ...]) -> Image.Image:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from .generation.execution import Execution
 from .generation.jacobi import draw_codes_jacobi
 from .generation.sampling import Sampling, check_finite
 from .generation.self_check import decide
-from .memory import Need
+from .memory import Need, says_what_to_lower
 from .model.janus import JanusModel
 from .model.quantised import DEFAULT_LAYERS, Layers
 from .pictures import check_images
@@ -37,7 +38,7 @@ DEFAULT_SHA256 = "5d7092d237b8bc2179b9c9c569ae546df88b64e30e4cb70c0ffc42daec1599
 DEFAULT_TOKENS_SHA256 = "7a8fb2b01429f9b552b215eb527891cb053056f92cfb6ec9e89acefac2eda4e1"
 Pictures = Tensor | list[Tensor]
 # Drawing and answering temporarily replace layers' forward methods and change global PyTorch settings, so other threads
-# wait. Reentrant: a progress callback may itself draw or answer.
+# wait: those that decode and encode on a CPU too. Reentrant: a progress callback may itself draw, decode or answer.
 _one_at_a_time = threading.RLock()
 
 
@@ -163,7 +164,12 @@ class Janus:
             window=window,
         )
         draw = draw_codes_jacobi if sampler == "jacobi" else image.draw_codes
-        with _one_at_a_time, fast_layers(self.model.drawing_parts, rows=drawing.rows, execution=self.execution):
+        parts = self.model.drawing_parts
+        with (
+            says_what_to_lower(f"drawing a batch of {count}", "draw fewer at once", self.device),
+            _one_at_a_time,
+            fast_layers(parts, rows=drawing.rows, execution=self.execution),
+        ):
             prompts = self.model.embed_text(torch.tensor(drawing.prefixes, device=self.device))
             execution = decide(self.execution, self.model.language_model.model, prompts)
             ids = draw(self.model, drawing, execution, progress)
@@ -252,13 +258,14 @@ class Janus:
         ids = ids.to(self.device)
         # As much at once as one picture of the model's size: activations, not weights, are what fills memory.
         pixels, done = [], 0
-        for some in ids.split(memory.decoded_at_once(self.model.config, tokens.grid)):
-            pixels.append(self.model.gen_vision_model.decode(some, tokens.grid).float())
-            done += len(some)
-            check_finite(pixels[-1])
-            if progress is not None:
-                progress(done, len(ids))
-        return ((torch.cat(pixels) + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).contiguous()
+        with says_what_to_lower(f"decoding a batch of {len(ids)}", "decode fewer at once", self.device), self._alone():
+            for some in ids.split(memory.decoded_at_once(self.model.config, tokens.grid)):
+                pixels.append(self.model.gen_vision_model.decode(some, tokens.grid).float())
+                done += len(some)
+                check_finite(pixels[-1])
+                if progress is not None:
+                    progress(done, len(ids))
+            return ((torch.cat(pixels) + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).contiguous()
 
     def decoding_need(self, tokens: ImageTokens | None = None) -> Need:
         """What `decode` needs on the device; without tokens, for one picture of the size that the model draws."""
@@ -278,8 +285,10 @@ class Janus:
             raise InputError(
                 f"The picture is {width} x {height} pixels: crop or scale both sides to multiples of {factor}."
             )
-        pixels = (images.clamp(0, 1) * 2 - 1).permute(0, 3, 1, 2).to(self.device, self.vq_dtype)
-        ids = torch.cat([self.model.gen_vision_model.encode(one[None])[1] for one in pixels])
+        what = f"encoding a batch of {len(images)}"
+        with says_what_to_lower(what, "encode fewer or smaller ones at once", self.device), self._alone():
+            pixels = (images.clamp(0, 1) * 2 - 1).permute(0, 3, 1, 2).to(self.device, self.vq_dtype)
+            ids = torch.cat([self.model.gen_vision_model.encode(one[None])[1] for one in pixels])
         return ImageTokens(ids, (height // factor, width // factor), self.codebook)
 
     def answer(
@@ -338,10 +347,15 @@ class Janus:
         counts = [len(batch) for batch in images] if images else [0] * len(questions)
         prompts = [self.processor.question_prompt(q, n) for q, n in zip(questions, counts, strict=True)]
         self._check_length(max(map(len, prompts)), max_new_tokens, "question")
-        embeds, mask = self.embed_prompts(prompts, [picture for batch in images or [] for picture in batch])
         # In a batch the packed copies would not pay for themselves: short answers end early.
         alone = [self.model.language_model] if len(questions) == 1 else []
-        with _one_at_a_time, fast_layers(alone, rows=1, execution=self.execution):
+        cure = "ask fewer questions at once, about fewer pictures, or lower max_new_tokens"
+        with (
+            says_what_to_lower(f"answering a batch of {len(questions)}", cure, self.device),
+            _one_at_a_time,
+            fast_layers(alone, rows=1, execution=self.execution),
+        ):
+            embeds, mask = self.embed_prompts(prompts, [picture for batch in images or [] for picture in batch])
             ids = text.answer_ids(
                 self.model,
                 embeds,
@@ -382,6 +396,10 @@ class Janus:
             pictures=pictures,
         )
         return Need(memory.ANSWERING, work)
+
+    def _alone(self) -> AbstractContextManager[object]:
+        """Where drawing switches kernels for the whole process, which is on a CPU, other work waits for its end."""
+        return _one_at_a_time if self.device.type == "cpu" else nullcontext()
 
     def _check_length(self, used: int, new: int, what: str) -> None:
         if used + new > self.context:

@@ -1,6 +1,10 @@
-"""From text and pictures to token ids and pixels: tokenizer, special tokens, chat template."""
+"""From text and pictures to token ids and pixels: tokenizer, special tokens, chat template.
 
-from collections.abc import Iterator
+Only the chat template makes special tokens. Text of users, and answers that go back into a chat, are plain text.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, TypedDict
 
@@ -27,6 +31,10 @@ class Turn(TypedDict):
 
     role: Literal["user", "assistant"]
     content: str
+
+
+class Special(str):
+    """A part of a prompt that is a special token, if the tokenizer has it. All other parts are plain text."""
 
 
 class Processor:
@@ -62,7 +70,10 @@ class Processor:
         # Janus-1.3B was trained with plain role names, Janus-Pro with a token for each.
         template = "{}" if files.is_1_3b or self.tokenizer.token_to_id("<|User|>") is None else "<|{}|>"
         self.roles = {"user": template.format("User"), "assistant": template.format("Assistant")}
+        self.role_type = str if template == "{}" else Special
+        self._separate_special_tokens()
         self.image_tokens = config.vision.tokens
+        self._last_question: tuple[object, list[int]] = (None, [])  # for callers that need its length first
         self.image_size = config.vision.image_size
         settings, default = files.read_json("preprocessor_config.json"), Normalisation()
         mean, std = settings.get("image_mean") or default.mean, settings.get("image_std") or default.std
@@ -95,11 +106,39 @@ class Processor:
             raise CheckpointError(f"{self.path} has no token '{shown(token)}': it is the tokenizer of another model.")
         return index
 
+    def _separate_special_tokens(self) -> None:
+        """From here on the tokenizer reads all text as plain; `encode` finds the special tokens itself."""
+        used = [BEGIN_OF_IMAGE, IMAGE_TAG, EOS, *(role for role in self.roles.values() if self.role_type is Special)]
+        self.tokenizer.add_special_tokens([token for token in used if self.tokenizer.token_to_id(token) is not None])
+        self.tokenizer.encode_special_tokens = True
+        special = [token.content for token in self.tokenizer.get_added_tokens_decoder().values() if token.special]
+        self._special_tokens = re.compile(f"({'|'.join(map(re.escape, {*special, *used}))})")
+
     def encode(self, text: str) -> list[int]:
-        """Text -> ids with exactly one BOS in front. Half an emoji, as a cut text may end with, is read as U+FFFD."""
+        """A prompt of your own -> ids with one BOS in front. Special tokens in it are tokens: for others' text use `plain`."""
+        return self._join(Special(part) if i % 2 else part for i, part in enumerate(self._special_tokens.split(text)))
+
+    def plain(self, text: str) -> list[int]:
+        """Text -> ids without BOS; what is spelled like a special token is text too.
+
+        Half an emoji, as a cut text may end with, is read as U+FFFD.
+        """
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         with self._library():
-            return [self.bos, *self.tokenizer.encode(text, add_special_tokens=False).ids]
+            return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def _join(self, parts: Iterable[str]) -> list[int]:
+        """The parts of a prompt -> ids with one BOS in front. Text is encoded between special tokens as a whole."""
+        ids, text = [self.bos], ""
+        for part in parts:
+            with self._library():
+                index = self.tokenizer.token_to_id(part) if isinstance(part, Special) else None
+            if index is None:
+                text += part
+            else:
+                ids += [*self.plain(text), index]
+                text = ""
+        return ids + self.plain(text)
 
     def decode(self, ids: list[int]) -> str:
         """Ids -> text without special tokens or surrounding white space."""
@@ -108,23 +147,35 @@ class Processor:
 
     def render(self, turns: list[Turn], system: str = "") -> str:
         """The chat template: the conversation as text, ending where the assistant's next turn begins."""
-        text = f"{system}\n\n" if system else ""
-        ends = {"user": "\n\n", "assistant": EOS}
+        return "".join(self._template(turns, system))
+
+    def _template(self, turns: list[Turn], system: str = "", *, pictures: bool = False) -> list[str]:
+        """The parts of `render`'s text. With `pictures`, the tags in the user's turns are special tokens."""
+        parts = [Special(system), "\n\n"] if system else []  # janus-mini has a token for the system prompt
         for turn in turns:
-            text += f"{self.roles[turn['role']]}: {turn['content'].strip()}{ends[turn['role']]}"
-        return f"{text}{self.roles['assistant']}:"
+            parts += [self.role_type(self.roles[turn["role"]]), ": "]
+            content = turn["content"].strip()
+            if turn["role"] == "assistant":
+                parts += [content, Special(EOS)]
+            elif pictures:
+                texts = content.split(IMAGE_TAG)
+                parts += [part for text in texts[:-1] for part in (text, Special(IMAGE_TAG))] + [texts[-1], "\n\n"]
+            else:
+                parts += [content, "\n\n"]
+        return [*parts, self.role_type(self.roles["assistant"]), ":"]
 
     def drawing_prompt(self, prompt: str) -> list[int]:
         """A description -> prompt ids that end with begin_of_image. Raises InputError when it is empty."""
         if not prompt.strip():
             raise InputError("The prompt is empty: say what to draw.")
-        return self.encode(self.render([{"role": "user", "content": prompt}]) + BEGIN_OF_IMAGE)
+        return self._join([*self._template([{"role": "user", "content": prompt}]), Special(BEGIN_OF_IMAGE)])
 
     def question_prompt(self, turns: str | list[Turn], pictures: int) -> list[int]:
         """A question, or a conversation that ends with one, about `pictures` pictures -> prompt ids.
 
-        Each `<image_placeholder>` in the text is the position of a picture; without any, they precede the first
-        question. Raises InputError for an empty question, or when placeholders and pictures differ in number.
+        If there are pictures, each `<image_placeholder>` in the user's text is the position of one; without any, they
+        precede the first question. Raises InputError for an empty question, or when placeholders and pictures differ in
+        number.
         """
         if isinstance(turns, str):
             turns = [{"role": "user", "content": turns}]
@@ -132,25 +183,35 @@ class Processor:
             raise InputError("A conversation is turns of 'user' and 'assistant', and the last is the user's.")
         if not all(turn["content"].replace(IMAGE_TAG, "").strip() for turn in turns if turn["role"] == "user"):
             raise InputError("The question is empty: ask something about the picture.")
-        placeholders = sum(turn["content"].count(IMAGE_TAG) for turn in turns)
+        placeholders = count_tags(turns)
         if placeholders == 0 and pictures:
             first = next(i for i, turn in enumerate(turns) if turn["role"] == "user")
             content = f"{IMAGE_TAG}\n" * pictures + turns[first]["content"]
             turns = [*turns[:first], {"role": "user", "content": content}, *turns[first + 1 :]]
-        elif placeholders != pictures:
+        elif pictures and placeholders != pictures:
             raise InputError(
                 f"The text names {placeholders} pictures with {IMAGE_TAG} and {pictures} were given: use one tag per picture, or none."
             )
+        asked = [(turn["role"], turn["content"]) for turn in turns], pictures
+        last, ids = self._last_question
+        if asked == last:
+            return ids.copy()
         picture = [self.begin_of_image, *[self.image] * self.image_tokens, self.end_of_image]
-        ids: list[int] = []
-        for token in self.encode(self.render(turns, SYSTEM_PROMPT)):
+        ids = []
+        for token in self._join(self._template(turns, SYSTEM_PROMPT, pictures=pictures > 0)):
             ids += picture if token == self.image else [token]
-        return ids
+        self._last_question = asked, ids
+        return ids.copy()
 
     def pixels(self, images: list[Tensor]) -> Tensor:
         """Pictures float [H, W, 3] in 0..1, of any sizes -> pixels float32 [N, 3, S, S] for SigLIP, on the CPU."""
         pictures = [to_pil(check_images(image[None])[0]) for image in images]
         return preprocess(pictures, self.image_size, self.normalisation)
+
+
+def count_tags(turns: Iterable[Turn]) -> int:
+    """The positions of pictures in the user's turns. What the assistant says is text."""
+    return sum(turn["content"].count(IMAGE_TAG) for turn in turns if turn["role"] == "user")
 
 
 def _token_text(named: dict[str, Any], name: str, where: str) -> str | None:

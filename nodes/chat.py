@@ -6,8 +6,8 @@ import torch
 from comfy_api.latest import io
 
 from ..janus_core.conversation import Conversation, check_room
-from ..janus_core.pictures import over_white
-from ..janus_core.processing import IMAGE_TAG
+from ..janus_core.pictures import check_images, over_white
+from ..janus_core.processing import IMAGE_TAG, Turn, count_tags
 from . import inputs
 from .host import canvas
 from .host.weights import HostedJanus
@@ -69,6 +69,7 @@ class JanusChat(io.ComfyNode):
         )
 
     @classmethod
+    @inputs.checked
     def execute(
         cls,
         janus: HostedJanus,
@@ -84,7 +85,7 @@ class JanusChat(io.ComfyNode):
         conversation = (
             (history or Conversation())
             .without_oldest(drop_turns)
-            .ask(message, [] if image is None else list(over_white(image)))
+            .ask(message, [] if image is None else list(check_images(over_white(image))))
         )
         check_room(janus.core, conversation, max_tokens, setting="drop_turns")
         turns, pictures = list(conversation.turns), list(conversation.pictures)
@@ -93,8 +94,8 @@ class JanusChat(io.ComfyNode):
 
         def node_output(answer: str) -> dict[str, list]:
             return {
-                "janus_turns": _readable(conversation.with_answer(answer)),
-                "janus_context": [prompt_tokens + len(core.processor.encode(answer)), core.context],
+                "janus_turns": [_readable(turn) for turn in conversation.with_answer(answer).turns],
+                "janus_context": [prompt_tokens + len(core.processor.plain(answer)), core.context],
             }
 
         answer = core.answer(
@@ -108,13 +109,8 @@ class JanusChat(io.ComfyNode):
         return io.NodeOutput(answer, conversation.with_answer(answer), ui=node_output(answer))
 
 
-def _readable(conversation: Conversation) -> list[dict[str, Any]]:
-    """The turns without image tags, and how many pictures each has."""
-    return [
-        {
-            **turn,
-            "content": turn["content"].replace(IMAGE_TAG, "").strip(),
-            "pictures": turn["content"].count(IMAGE_TAG),
-        }
-        for turn in conversation.turns
-    ]
+def _readable(turn: Turn) -> dict[str, Any]:
+    """A turn without image tags, and how many pictures it has."""
+    pictures = count_tags([turn])
+    content = turn["content"].replace(IMAGE_TAG, "") if pictures else turn["content"]
+    return {**turn, "content": content.strip(), "pictures": pictures}

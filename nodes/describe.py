@@ -3,7 +3,7 @@
 import torch
 from comfy_api.latest import io
 
-from ..janus_core.pictures import over_white
+from ..janus_core.pictures import check_images, over_white
 from . import inputs
 from .host import canvas
 from .host.weights import HostedJanus
@@ -55,6 +55,7 @@ class JanusDescribeImage(io.ComfyNode):
         )
 
     @classmethod
+    @inputs.checked
     def execute(
         cls,
         janus: HostedJanus,
@@ -65,13 +66,14 @@ class JanusDescribeImage(io.ComfyNode):
         temperature: float,
         seed: int,
     ) -> io.NodeOutput:
+        pictures = check_images(over_white(image))
         core = janus.ready(janus.core.answering_need(question, 1, max_new_tokens=max_tokens))
         answers: list[str] = []
 
         def node_output(answer: str) -> dict[str, list]:
             return {"text": [*answers, answer]}
 
-        for i, picture in enumerate(over_white(image)):
+        for i, picture in enumerate(pictures):
             answers.append(
                 core.answer(
                     question,
@@ -79,7 +81,7 @@ class JanusDescribeImage(io.ComfyNode):
                     max_new_tokens=max_tokens,
                     temperature=temperature,
                     seed=seed_of(seed, i),
-                    progress=canvas.answer_progress(core, cls.hidden.unique_id, node_output, run=i, runs=len(image)),
+                    progress=canvas.answer_progress(core, cls.hidden.unique_id, node_output, run=i, runs=len(pictures)),
                 )
             )
         return io.NodeOutput(answers, ui={"text": answers})

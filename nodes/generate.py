@@ -103,6 +103,7 @@ class JanusTextToImage(io.ComfyNode):
         )
 
     @classmethod
+    @inputs.checked
     def execute(
         cls,
         janus: HostedJanus,

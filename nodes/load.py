@@ -42,11 +42,16 @@ class JanusLoader(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, checkpoint: str | None) -> bool | str:
-        # None: connected to another node.
-        return (checkpoint is None or checkpoint in folders.downloads()) or inputs.problem_of(
-            lambda: find(folders.checkpoint_path(checkpoint)).config()
-        )
+    def validate_inputs(cls, checkpoint: str | None = None) -> bool | str:
+        if checkpoint is None:  # missing, or connected to another node
+            return True
+
+        def check() -> None:
+            inputs.check_kind("checkpoint", checkpoint)
+            if checkpoint not in folders.downloads():
+                find(folders.checkpoint_path(checkpoint)).config()
+
+        return inputs.problem_of(check)
 
     @classmethod
     def fingerprint_inputs(cls, checkpoint: str | None, dtype: str | None) -> folders.Stamps | None:
@@ -56,6 +61,7 @@ class JanusLoader(io.ComfyNode):
         return folders.checkpoint_stamps(folders.checkpoint_path(checkpoint))
 
     @classmethod
+    @inputs.checked
     def execute(cls, checkpoint: str, dtype: str) -> io.NodeOutput:
         if model := folders.downloads().get(checkpoint):
             fetch(model, folders.new_checkpoint_folder(), progress=canvas.progress())

@@ -46,8 +46,11 @@ class JanusLoRA(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, lora: str | None) -> bool | str:
-        return lora is None or inputs.problem_of(lambda: folders.lora_path(lora))  # None: connected to another node
+    def validate_inputs(cls, lora: str | None = None) -> bool | str:
+        # None: missing, or connected to another node.
+        return lora is None or inputs.problem_of(
+            lambda: inputs.check_kind("lora", lora), lambda: folders.lora_path(lora)
+        )
 
     @classmethod
     def fingerprint_inputs(cls, lora: str | None, **_: object) -> folders.Stamps | None:
@@ -58,6 +61,7 @@ class JanusLoRA(io.ComfyNode):
         return folders.file_stamps(file for file in (path, path.with_name(ADAPTER_CONFIG)) if file.exists())
 
     @classmethod
+    @inputs.checked
     def execute(cls, janus: HostedJanus, lora: str, strength: float) -> io.NodeOutput:
         if not math.isfinite(strength):
             raise InputError(f"The strength is {strength}: give a number, usually between -1 and 1.")

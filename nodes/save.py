@@ -2,29 +2,30 @@
 
 import re
 import time
-from functools import partial
 from pathlib import Path
 
 from comfy_api.latest import io
 
 from ..janus_core import InputError
-from ..janus_core.convert import convert
+from ..janus_core.convert import check_name, convert
 from ..janus_core.errors import shown
 from ..janus_core.precision import NAMES
 from . import inputs
 from .host import canvas, folders
 
-FILENAME = re.compile(r'[^\\/:*?"<>|\x00-\x1f.][^\\/:*?"<>|\x00-\x1f]*')
+FORBIDDEN = r'\\/:*?"<>|\x00-\x1f\x7f\ud800-\udfff'  # the last are halves of a character, which no file name can have
+FILENAME = re.compile(f"[^{FORBIDDEN}.][^{FORBIDDEN}]*")
 
 
 def new_file(filename: str) -> Path:
-    """The file to write in the checkpoint folder. Raises InputError for a name that could lead to another folder."""
+    """The file to write in the checkpoint folder. Raises InputError for a name that no file in it can have."""
     if not FILENAME.fullmatch(filename):
         raise InputError(
             f"{shown(repr(filename))} is not a plain file name: give one without folders, such as janus-pro-7b-int8."
         )
-    suffix = "" if filename.lower().endswith(".safetensors") else ".safetensors"
-    return folders.new_checkpoint_folder() / (filename + suffix)
+    name = filename if filename.lower().endswith(".safetensors") else f"{filename}.safetensors"
+    check_name(name)
+    return folders.new_checkpoint_folder() / name
 
 
 _last_missing: dict[Path, int] = {}  # when a run last found no file there, in ns
@@ -65,10 +66,13 @@ class JanusSave(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, checkpoint: str | None, filename: str | None) -> bool | str:
-        # None: connected to another node.
-        given = [(folders.checkpoint_path, checkpoint), (new_file, filename)]
-        return inputs.problem_of(*(partial(check, name) for check, name in given if name is not None))
+    def validate_inputs(cls, checkpoint: str | None = None, filename: str | None = None) -> bool | str:
+        checks = []
+        if checkpoint is not None:  # None: missing, or connected to another node
+            checks += [lambda: inputs.check_kind("checkpoint", checkpoint), lambda: folders.checkpoint_path(checkpoint)]
+        if filename is not None:
+            checks += [lambda: new_file(filename)]
+        return inputs.problem_of(*checks)
 
     @classmethod
     def fingerprint_inputs(cls, filename: str | None, **_: object) -> int | None:
@@ -81,6 +85,7 @@ class JanusSave(io.ComfyNode):
         return _last_missing.get(path)
 
     @classmethod
+    @inputs.checked
     def execute(cls, checkpoint: str, dtype: str, filename: str) -> io.NodeOutput:
         path = convert(folders.checkpoint_path(checkpoint), new_file(filename), dtype=dtype, progress=canvas.progress())
         return io.NodeOutput(ui={"text": [str(path)]})

@@ -25,5 +25,6 @@ class JanusVQDecode(io.ComfyNode):
         )
 
     @classmethod
+    @inputs.checked
     def execute(cls, janus: HostedJanus, tokens: ImageTokens) -> io.NodeOutput:
         return io.NodeOutput(janus.decode(tokens))

@@ -38,13 +38,16 @@ def fast_layers(
     """
     layers = _layers(parts, rows, execution.device, min_weights or MIN_PACKED_WEIGHTS)
     layers = [layer for layer in layers if execution.unpatched(layer)]
+    before = [layer.__dict__.get("forward") for layer in layers]  # of a run whose progress callback began this one
     try:
         for layer in layers:
             layer.__dict__["forward"] = _one_row(layer) if rows == 1 else _packed(layer, rows)
         yield
     finally:
-        for layer in layers:
+        for layer, forward in zip(layers, before, strict=True):
             layer.__dict__.pop("forward", None)
+            if forward is not None:
+                layer.__dict__["forward"] = forward
 
 
 def copied_bytes(parts: Iterable[nn.Module], *, rows: int, device: torch.device) -> int:

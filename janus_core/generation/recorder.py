@@ -80,8 +80,11 @@ class GraphedStep:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether a device's memory ran out: PyTorch's exception, or a CUDA error of a library that says so."""
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
+    """Whether memory ran out: PyTorch's exception, Python's, a library's CUDA error, or that of PyTorch's CPU allocator."""
+    said = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        words in said for words in ("out of memory", "DefaultCPUAllocator")
+    )
 
 
 @lru_cache

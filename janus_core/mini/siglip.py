@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,6 +21,7 @@ from ..training.progress import RunLog
 from ..training.stages import with_settings
 from ..training.vq import to_pixels
 from ..weights.loading import make_writable
+from ..weights.saving import save_tensors
 from .world import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, Scene, render, sample_mixed_scene
 
 PROPERTIES: dict[str, tuple[str | None, ...]] = {
@@ -92,5 +92,5 @@ def train_siglip(
             }
             log.report(step, recipe.steps, {"loss": loss.item()} | right)
     log.draw()
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "siglip.safetensors")
+    save_tensors(model.state_dict(), folder / "siglip.safetensors")
     return model

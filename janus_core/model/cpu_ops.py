@@ -5,6 +5,7 @@ Each is probed once on small tensors. One that is missing or computes something 
 """
 
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,14 +20,19 @@ ZERO_POINT_AND_HALF = torch.tensor(128.5)
 TOLERANCE = 0.05
 
 
+# While one thread has switched mkldnn off, another must not take that for the state to restore.
+_switching = threading.Lock()
+
+
 def one_row(x: Tensor, weight: Tensor) -> Tensor:
     """x [1, in] @ weight.T by torch's own kernel, which for one row reads bfloat16 twice as fast as mkldnn's."""
-    enabled = torch._C._get_mkldnn_enabled()
-    torch._C._set_mkldnn_enabled(False)
-    try:
-        return F.linear(x, weight)
-    finally:
-        torch._C._set_mkldnn_enabled(enabled)
+    with _switching:
+        enabled = torch._C._get_mkldnn_enabled()
+        torch._C._set_mkldnn_enabled(False)  # in the whole process
+        try:
+            return F.linear(x, weight)
+        finally:
+            torch._C._set_mkldnn_enabled(enabled)
 
 
 def pack(weight: Tensor, rows: int) -> Tensor:

@@ -11,7 +11,8 @@ from PIL import Image
 
 from ..errors import InputError
 from ..generation.codes import unconditional
-from ..processing import IMAGE_TAG, Processor, Turn
+from ..pictures import read_picture
+from ..processing import Processor, Turn, count_tags
 from .stages import KINDS
 
 PictureSource = Callable[[np.random.Generator, int], np.ndarray]  # count -> uint8 [count, H, W, 3]
@@ -42,12 +43,11 @@ def answered(processor: Processor, turns: list[Turn], pictures: tuple[np.ndarray
     """A conversation that ends with the assistant, with the loss on each of the assistant's turns and its EOS."""
     ids: list[int] = []
     answers = []
-    tagged = any(IMAGE_TAG in turn["content"] for turn in turns)
+    tagged = count_tags(turns) > 0 and len(pictures) > 0
     for number, turn in enumerate(turns):
         if turn["role"] == "assistant":
-            named = sum(before["content"].count(IMAGE_TAG) for before in turns[:number])
-            prompt = processor.question_prompt(turns[:number], named if tagged else len(pictures))
-            answer = processor.encode(f" {turn['content'].strip()}")[1:]
+            prompt = processor.question_prompt(turns[:number], count_tags(turns[:number]) if tagged else len(pictures))
+            answer = processor.plain(f" {turn['content'].strip()}")
             ids = [*prompt, *answer, processor.eos]
             answers.append((len(prompt), len(ids)))
     return Sample("understanding" if pictures else "text", ids, tuple(answers), pictures)
@@ -155,7 +155,7 @@ def _read_line(line: str, folder: Path, where: str, processor: Processor, readab
 
 
 def _sample_of(entry: dict, processor: Processor) -> Sample:
-    pictures = [_open(path) for path in entry["paths"]]
+    pictures = [read_picture(path) for path in entry["paths"]]
     if "prompt" in entry:
         return Sample(
             "generation",
@@ -163,11 +163,6 @@ def _sample_of(entry: dict, processor: Processor) -> Sample:
             pictures=(centre_crop(pictures[0], processor.image_size),),
         )
     return answered(processor, entry["turns"], tuple(np.asarray(picture) for picture in pictures))
-
-
-def _open(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        return image.convert("RGB")
 
 
 def centre_crop(image: Image.Image, size: int) -> np.ndarray:
@@ -185,6 +180,6 @@ def folder_pictures(folder: Path, size: int) -> PictureSource:
         raise InputError(f"{folder} contains no picture (.png, .jpg, .webp).")
 
     def pictures(rng: np.random.Generator, count: int) -> np.ndarray:
-        return np.stack([centre_crop(_open(paths[i]), size) for i in rng.integers(len(paths), size=count)])
+        return np.stack([centre_crop(read_picture(paths[i]), size) for i in rng.integers(len(paths), size=count)])
 
     return pictures

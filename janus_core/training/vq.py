@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import VQConfig
 from ..model.vq import VQModel
 from ..weights.loading import make_writable
+from ..weights.saving import save_tensors
 from .loop import ADAM_BETAS, learning_rate_at, optimizer_step, write_state
 from .progress import RunLog
 from .samples import PictureSource
@@ -260,5 +260,5 @@ def train_vq(
         if step % recipe.save_every == 0 or step == recipe.steps:
             trainer.save(state)
             log.draw()
-    save_file({k: v.contiguous() for k, v in trainer.model.state_dict().items()}, folder / "vq.safetensors")
+    save_tensors(trainer.model.state_dict(), folder / "vq.safetensors")
     return trainer.model.eval()

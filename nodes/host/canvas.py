@@ -1,6 +1,8 @@
 """What a user sees while a node runs: the progress bar, preview frames, words of an answer; and the user's interrupt."""
 
+import math
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +15,7 @@ from ...janus_core import Janus
 
 Progress = Callable[[int, int, Any], None]
 MIN_INTERVAL = 0.2  # seconds between two progress messages, as sending them takes time from the work
+MAX_OUTPUTS = 5  # words of an answer are sent so often in any second: the first ones at once
 
 
 def raise_if_interrupted(*_: object) -> None:
@@ -45,11 +48,19 @@ def progress(
 def answer_progress(
     core: Janus, node: str, node_output: Callable[[str], dict[str, list]], *, run: int = 0, runs: int = 1
 ) -> Progress:
-    """`progress` for an answer, which also sends the canvas the `node`'s output: `node_output(the answer so far)`."""
-    move_bar = progress(run, runs)
+    """`progress` for an answer, which also sends the canvas the `node`'s output: `node_output(the answer so far)`.
+
+    It is sent MAX_OUTPUTS times a second at most, and once more when the answer is complete.
+    """
+    move_bar, sent = progress(run, runs), deque([-math.inf] * MAX_OUTPUTS, MAX_OUTPUTS)
 
     def report(step: int, total: int, ids: list[list[int]]) -> None:
         move_bar(step, total, ids)
+        now = time.monotonic()
+        complete = step == total or len(ids[0]) < step  # the last token of an answer is none of its words
+        if not complete and now - sent[0] < 1:
+            return
+        sent.append(now)
         _send_output(node, node_output(core.processor.decode(ids[0])))
 
     return report

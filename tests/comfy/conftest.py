@@ -15,6 +15,8 @@ TINY = PACK / "tests" / "data" / "tiny_deepseek"
 
 # Another pack's node, of a kind that many have: its output fits every input, lists of names included.
 ANYTHING = """
+import torch
+
 class Fits(str):
     def __ne__(self, other):
         return False
@@ -27,7 +29,15 @@ class Anything:
     def run(self, value):
         return (value,)
 
-NODE_CLASS_MAPPINGS = {"Anything": Anything}
+class Whatever(Anything):
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"value": ("*", {})}})
+
+    def run(self, value):
+        if isinstance(value, dict) and value.keys() & {"tensor", "shape"}:
+            value = torch.zeros(value.get("shape", value.get("tensor")))
+        return (value,)
+
+NODE_CLASS_MAPPINGS = {"Anything": Anything, "Whatever": Whatever}
 """
 
 

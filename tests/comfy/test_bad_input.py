@@ -1,5 +1,6 @@
 """Whatever goes in, the user reads one clear sentence, and the server keeps working."""
 
+import copy
 import json
 import re
 import shutil
@@ -158,6 +159,92 @@ def test_questions_that_cannot_be_answered(
     server: ComfyServer, describing: Graph, inputs: dict[str, Any], expected: str
 ) -> None:
     assert re.search(expected, fails(server, change(describing, "JanusDescribeImage", **inputs)))
+
+
+SAVING: Graph = {
+    "save": {"class_type": "JanusSave", "inputs": {"checkpoint": "tiny", "dtype": "fp32", "filename": "wrong"}}
+}
+LORA: Graph = shipped("text_to_image")
+LORA["lora"] = {"class_type": "JanusLoRA", "inputs": {"janus": [node_of(LORA, "JanusLoader"), 0], "strength": 1.0}}
+LORA[node_of(LORA, "JanusTextToImage")]["inputs"]["janus"] = ["lora", 0]
+GRAPHS = {
+    "JanusLoader": shipped("text_to_image"),
+    "JanusLoRA": LORA,
+    "JanusTextToImage": shipped("text_to_image"),
+    "JanusDescribeImage": shipped("describe_image"),
+    "JanusChat": shipped("chat"),
+    "JanusVQDecode": shipped("tokens_decode"),
+    "JanusSave": SAVING,
+}
+WHATEVER: list[Any] = [5, None, ["a", "b", "c"], {"a": 1}, {"tensor": 5000}]
+INPUTS = [
+    ("JanusLoader", "checkpoint"),
+    ("JanusLoader", "dtype"),
+    ("JanusLoRA", "lora"),
+    ("JanusTextToImage", "janus"),
+    ("JanusTextToImage", "prompt"),
+    ("JanusTextToImage", "sampler"),
+    ("JanusTextToImage", "cfg"),
+    ("JanusDescribeImage", "image"),
+    ("JanusChat", "history"),
+    ("JanusVQDecode", "tokens"),
+    ("JanusSave", "checkpoint"),
+    ("JanusSave", "dtype"),
+    ("JanusSave", "filename"),
+]
+FITTING = [("cfg", 5), ("image", {"tensor": 5000}), ("history", None)]
+LINKED = [(*node, value) for node in INPUTS for value in WHATEVER if (node[1], value) not in FITTING]
+UNCHECKED = (
+    "checkpoint",
+    "lora",
+    "janus",
+    "history",
+    "tokens",
+)  # ComfyUI checks or converts the other inputs of a request
+ASKED: list[Any] = [5, 1.5, True, None, {"a": 1}, {"__value__": ["a", "b"]}]
+REQUESTED = [
+    (*node, value) for node in INPUTS for value in ASKED if node[1] in UNCHECKED and (node[1], value) not in FITTING
+]
+
+
+def given(name: str, value: Any) -> str:
+    if value is None or isinstance(value, int):
+        return f"The input {name} is {value} and must be "
+    kind = {list: "list", dict: "dict"}[type(value)] if value != {"tensor": 5000} else "Tensor"
+    return f"The input {name} is of the type {kind} and must be "
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), LINKED, ids=str)
+def test_whatever_comes_over_a_link_is_said_by_the_inputs_name(
+    server: ComfyServer, kind: str, name: str, value: Any
+) -> None:
+    graph = copy.deepcopy(GRAPHS[kind])
+    graph["whatever"] = {"class_type": "Whatever", "inputs": {"value": {"__value__": value}}}
+    error = fails(server, change(graph, kind, **{name: ["whatever", 0]}))
+    assert error.startswith(given(name, value)) and len(error) < 200
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), REQUESTED, ids=str)
+def test_whatever_a_request_has_is_said_by_the_inputs_name(
+    server: ComfyServer, kind: str, name: str, value: Any
+) -> None:
+    error = fails(server, change(copy.deepcopy(GRAPHS[kind]), kind, **{name: value}))
+    assert f"The input {name} is " in error
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("JanusLoader", "checkpoint"), ("JanusSave", "filename"), ("JanusLoRA", "lora")]
+)
+def test_a_node_without_its_input_is_told_so(server: ComfyServer, kind: str, name: str) -> None:
+    graph = copy.deepcopy(GRAPHS[kind])
+    graph[node_of(graph, kind)]["inputs"].pop(name, None)
+    assert fails(server, graph) == f"Required input is missing: {name}"
+
+
+@pytest.mark.parametrize("shape", [[], [3], [8, 8, 3], [0, 8, 8, 3], [1, 8, 8, 5]], ids=str)
+def test_pictures_of_another_shape(server: ComfyServer, describing: Graph, shape: list[int]) -> None:
+    describing["other"] = {"class_type": "Whatever", "inputs": {"value": {"shape": shape}}}
+    assert "The pictures have shape" in fails(server, change(describing, "JanusDescribeImage", image=["other", 0]))
 
 
 def test_a_picture_of_nan(server: ComfyServer, describing: Graph) -> None:

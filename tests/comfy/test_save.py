@@ -72,6 +72,12 @@ def test_a_name_that_could_lead_elsewhere_is_refused_before_the_run(server: Comf
     assert set(server.base.rglob("*.safetensors")) == before
 
 
+@pytest.mark.parametrize(("name", "expected"), [("x" * 244, "takes 256 bytes"), ("\ud800", "not a plain file name")])
+def test_a_name_that_no_file_can_have_is_refused_before_the_run(server: ComfyServer, name: str, expected: str) -> None:
+    run = server.run(saving(filename=name))
+    assert run.end == "rejected" and expected in str(run.messages)
+
+
 def test_a_checkpoint_that_is_not_there_is_refused(server: ComfyServer) -> None:
     assert server.run(saving(checkpoint="nowhere", filename="new")).end == "rejected"
     assert not (folder(server) / "new.safetensors").exists()

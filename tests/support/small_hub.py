@@ -25,6 +25,9 @@ class Trouble:
     stall_at: int | None = None  # send nothing after this byte until `over` is set
     flip_at: int | None = None  # send this byte of a large file with one bit wrong
     listed_larger: int = 0  # added to the size of large files in the listing
+    retry_after: int | None = None  # answer requests for large files with "too many requests" and this header
+    flip_small: bool = False  # send files that are not large with one bit wrong
+    listing: object = None  # this JSON in place of the list of files
     over: threading.Event = field(default_factory=threading.Event)
 
 
@@ -68,26 +71,28 @@ class _Handler(BaseHTTPRequestHandler):
         elif listing := re.fullmatch(r"/api/models/([^/]+/[^/]+)", path):
             self._list(listing[1])
         elif file := re.fullmatch(rf"/([^/]+/[^/]+)/resolve/{COMMIT}/([^/]+)", path):
-            if file[2].endswith(LARGE):  # the real hub serves those from another host
+            if hub.trouble.retry_after is not None and file[2].endswith(LARGE):
+                self._answer(429, b"too many", **{"Retry-After": str(hub.trouble.retry_after)})
+            elif file[2].endswith(LARGE):  # the real hub serves those from another host
                 self._answer(302, b"", Location=f"{hub.address}/content/{file[1]}/{file[2]}")
             else:
-                self._answer(200, hub.repos[file[1]][file[2]])
+                content = hub.repos[file[1]][file[2]]
+                self._answer(200, bytes([content[0] ^ 1]) + content[1:] if hub.trouble.flip_small else content)
         elif file := re.fullmatch(r"/content/([^/]+/[^/]+)/([^/]+)", path):
             self._send_large(hub.repos[file[1]][file[2]])
         else:
             self._answer(404, b"nothing here")
 
     def _list(self, repo: str) -> None:
+        if self.hub.trouble.listing is not None:
+            return self._answer(200, json.dumps(self.hub.trouble.listing).encode())
         if repo not in self.hub.repos:
             return self._answer(404, b"no such repository")
         files = []
         for name, content in self.hub.repos[repo].items():
             size = len(content) + self.hub.trouble.listed_larger * name.endswith(LARGE)
-            entry = {
-                "rfilename": name,
-                "size": size,
-                "blobId": hashlib.sha1(content, usedforsecurity=False).hexdigest(),
-            }
+            blob = b"blob %d\0%b" % (len(content), content)  # as Git names it
+            entry = {"rfilename": name, "size": size, "blobId": hashlib.sha1(blob, usedforsecurity=False).hexdigest()}
             if name.endswith(LARGE):
                 entry["lfs"] = {"sha256": hashlib.sha256(content).hexdigest(), "size": size, "pointerSize": 134}
             files.append(entry)

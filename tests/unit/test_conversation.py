@@ -57,6 +57,12 @@ def test_dropping_turns_drops_their_pictures() -> None:
     assert [round(float(p.mean()), 1) for p in left.pictures] == [0.2]
 
 
+def test_an_answer_that_names_a_picture_holds_none(janus: janus_core.Janus) -> None:
+    conversation = Conversation().ask("Hello", []).with_answer(f"See {IMAGE_TAG}.").ask("What is it?", [picture(0.5)])
+    assert conversation.tokens(janus) > janus.processor.image_tokens
+    assert len(conversation.without_oldest(1).pictures) == 1
+
+
 def test_the_length_is_what_the_model_reads(janus: janus_core.Janus) -> None:
     asked = talk(2).ask("And now?", [])
     ids = janus.processor.question_prompt(list(asked.turns), 2)
