@@ -11,6 +11,7 @@ import pytest
 import torch
 from absent_device import OpLog, absent_device, claim
 from torch._subclasses import FakeTensorMode
+from torch.nn import functional as F
 
 from janus_core.generation import text
 from janus_core.generation.execution import Execution
@@ -142,24 +143,37 @@ def planted_copy(step: DrawingStep) -> None:
     step.ids.to("cpu")
 
 
+def planted_float64(step: DrawingStep) -> None:
+    step.logits.double()
+
+
 @pytest.mark.parametrize(
-    ("plant", "fault"),
+    ("device", "plant", "fault"),
     [
-        (planted_wait, "waits"),
-        (planted_mask, "waits"),
-        (planted_host_tensor, "uses"),
-        (planted_copy, "uses"),
+        (CUDA, planted_wait, "waits"),
+        (CUDA, planted_mask, "waits"),
+        (CUDA, planted_host_tensor, "uses"),
+        (CUDA, planted_copy, "uses"),
+        (MPS, planted_float64, "float64"),
     ],
 )
-def test_what_a_step_must_not_do_is_found(plant: Callable[[DrawingStep], None], fault: str) -> None:
-    model, mode = model_on(CUDA, PRECISIONS[0])
+def test_what_a_step_must_not_do_is_found(device: str, plant: Callable[[DrawingStep], None], fault: str) -> None:
+    model, mode = model_on(device, PRECISIONS[0])
     with absent_device(mode):
-        with OpLog(CUDA):
-            step = DrawingStep(model, drawing(), Execution(torch.device(CUDA)))
-        with OpLog(CUDA) as log:
+        with OpLog(device):
+            step = DrawingStep(model, drawing(), Execution(torch.device(device)))
+        with OpLog(device) as log:
             step(64)
             plant(step)
     assert log.faults and all(fault in found for found in log.faults)
+
+
+@pytest.mark.parametrize(("length", "dtype"), [(64, torch.bool), (63, torch.bfloat16)])
+def test_a_mask_that_costs_kernels_in_each_layer_is_found(length: int, dtype: torch.dtype) -> None:
+    with absent_device():
+        q, k = (torch.empty(2, 4, n, 16, dtype=torch.bfloat16, device=CUDA) for n in (3, length))
+        with pytest.raises(ValueError, match="in each layer"):
+            F.scaled_dot_product_attention(q, k, k, attn_mask=torch.empty(3, length, dtype=dtype, device=CUDA))
 
 
 def test_a_layer_left_on_the_host_is_found() -> None:

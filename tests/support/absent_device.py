@@ -103,6 +103,14 @@ FUSED: dict[Any, dict[str, Any]] = {
 }
 
 
+def waits(func: Any, read: list[Tensor]) -> bool:
+    """Whether the host waits for the device in this op, which reads these tensors."""
+    name = func._schema.name.partition("::")[2]
+    # A mask as index is turned into places, and how many is only known on the device.
+    masks = name.startswith(("index", "_index")) and any(x.dtype == torch.bool for x in read[1:])
+    return name in WAITS or masks
+
+
 class OpLog(TorchDispatchMode):
     """What the ops of a `with` block ask of `device`. Where the host waits for a number, it gets 1: finite, and True."""
 
@@ -120,9 +128,7 @@ class OpLog(TorchDispatchMode):
         read = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         tensors = read + [x for x in tree_leaves(out) if isinstance(x, Tensor)]
         self.launches += not (func.is_view or name in FREE)
-        # A mask as index is turned into places, and how many is only known on the device.
-        masks = name.startswith(("index", "_index")) and any(x.dtype == torch.bool for x in read[1:])
-        if name in WAITS or masks:
+        if waits(func, read):
             self.faults.append(f"{_line()} waits for the device ({name})")
         if devices := {str(x.device) for x in tensors} - {self.device}:
             self.faults.append(f"{_line()} uses {devices} ({name})")
