@@ -23,8 +23,9 @@ from torch.utils._pytree import tree_leaves
 PACK = Path(__file__).resolve().parents[2]
 ROOMS = (str(PACK / "janus_core"), str(PACK / "nodes"))
 aten = torch.ops.aten
-# Ops that need a number of the device before the host can go on.
-WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2", "unique_dim", "bincount"}
+# Ops that need a number of the device before the host can go on. Those of the first line return it.
+NUMBERS = {"_local_scalar_dense", "item", "is_nonzero"}
+WAITS = NUMBERS | {"nonzero", "masked_select", "equal", "_unique2", "unique_dim", "bincount"}
 # Ops that give a view or memory, and run nothing on a device. PyTorch's own list of views lacks these.
 FREE = {"_unsafe_view", "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "lift_fresh"}
 
@@ -122,7 +123,7 @@ class OpLog(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func._schema.name.partition("::")[2]
-        out = 1 if name == "_local_scalar_dense" else func(*args, **(kwargs or {}))
+        out = 1 if name in NUMBERS else func(*args, **(kwargs or {}))
         if name == "device":
             return out
         read = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
