@@ -79,7 +79,7 @@ def test_all_tasks_run_wherever_the_weights_are(
 ) -> None:
     mode = claim(core.model, lambda key: "cpu")
     hosted, whole = weights.HostedJanus(core, CPU), share == 2
-    with absent_device(mode), torch.inference_mode(), OpLog(str(CUDA)):
+    with absent_device(mode), torch.inference_mode(), OpLog(CUDA):
         if patched:
             hosted = hosted.with_lora(lora(pack, core.model), 1.0)
         for patcher in hosted._patchers.values():
@@ -90,7 +90,7 @@ def test_all_tasks_run_wherever_the_weights_are(
         for parts in (core.model.drawing_parts, core.model.answering_parts):
             assert core.execution.uses_graphs(parts) == whole
         for step in steps(pack, core):
-            with OpLog(str(CUDA)) as log:
+            with OpLog(CUDA) as log:
                 step(64)
             assert not [fault for fault in log.faults if "waits" in fault]
             assert bool(log.faults) == (not whole), "only what is offloaded comes from elsewhere"

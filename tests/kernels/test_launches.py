@@ -20,7 +20,6 @@ from janus_core.generation import triton_kernels as kernels
 from janus_core.generation.execution import Execution
 from janus_core.generation.image import Drawing, DrawingStep
 from janus_core.generation.jacobi import JacobiPass
-from janus_core.generation.recorder import Step
 from janus_core.generation.sampling import Sampling
 from janus_core.generation.text import AnswerStep
 from janus_core.model.janus import JanusModel
@@ -29,8 +28,6 @@ from janus_core.weights.loading import empty_model
 
 CUDA = "cuda:0"
 PROMPT, CODES = 24, 576
-PLAIN = Execution(torch.device(CUDA))
-FUSED = Execution(torch.device(CUDA), kernels=kernels)
 # Launches with PyTorch's kernels and with Triton's; gigabytes at the middle of a picture.
 TABLE = {
     ("Janus-Pro-1B", "bf16"): (
@@ -82,26 +79,31 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     return found
 
 
-def launches(step: Step, counts: dict[str, int]) -> int:
-    """Those of one step, which neither waits nor leaves the device."""
-    counts.clear()
-    with OpLog(CUDA) as log:
-        step(640)
-    assert not log.faults
-    return log.launches + sum(counts.values())
+def launches(step: Any, counts: dict[str, int]) -> tuple[int, int]:
+    """Those of one step with PyTorch's kernels and with Triton's; neither waits, nor leaves the device."""
+    found = []
+    for how in (None, kernels):
+        step.context.kernels = how
+        counts.clear()
+        with OpLog(CUDA) as log:
+            step(640)
+        assert not log.faults
+        found.append(log.launches + sum(counts.values()))
+    return found[0], found[1]
 
 
-def drawing(model: JanusModel, execution: Execution, window: int = 1) -> Step:
+def drawing(model: JanusModel, window: int = 1) -> DrawingStep | JacobiPass:
     what = Drawing(prompt=[0] * PROMPT, pad=2, steps=CODES, window=window)
     with OpLog(CUDA):
-        return (JacobiPass if window > 1 else DrawingStep)(model, what, execution)
+        return (JacobiPass if window > 1 else DrawingStep)(model, what, Execution(torch.device(CUDA)))
 
 
-def answer(model: JanusModel, execution: Execution) -> Step:
+def answer(model: JanusModel) -> AnswerStep:
     embeds = torch.empty(1, 640, model.config.llama.hidden_size, device=CUDA, dtype=torch.bfloat16)
     mask = torch.ones(1, 640, dtype=torch.bool, device=CUDA)
+    settings = {"new": 256, "seed": 0, "sampling": Sampling(0.0)}
     with OpLog(CUDA):
-        return AnswerStep(model, embeds, mask, execution, new=256, seed=0, sampling=Sampling(0.0))
+        return AnswerStep(model, embeds, mask, Execution(torch.device(CUDA)), **settings)
 
 
 @pytest.mark.parametrize("size", TABLE, ids=" ".join)
@@ -111,9 +113,9 @@ def test_launches_of_a_step_with_pytorchs_kernels_and_with_tritons(
     model, mode = model_of(*size)
     with absent_device(mode):
         found = {
-            "drawing": tuple(launches(drawing(model, how), counts) for how in (PLAIN, FUSED)),
-            "jacobi, window 8": tuple(launches(drawing(model, how, window=8), counts) for how in (PLAIN, FUSED)),
-            "answer": tuple(launches(answer(model, how), counts) for how in (PLAIN, FUSED)),
+            "drawing": launches(drawing(model), counts),
+            "jacobi, window 8": launches(drawing(model, window=8), counts),
+            "answer": launches(answer(model), counts),
         }
     print(*size, found)
     assert found == TABLE[size][0]

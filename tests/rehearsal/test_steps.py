@@ -76,31 +76,30 @@ def stays_on(device: str, step: Step) -> None:
 def test_a_step_of_drawing_and_a_pass_of_jacobi(case: tuple[str, Precision, JanusModel]) -> None:
     device, precision, model = case
     execution = Execution(torch.device(device))
-    for sampling in SAMPLINGS if precision == PRECISIONS[0] else SAMPLINGS[:1]:  # logits have one dtype, then float32
-        for cfg_weight in (1.0, 5.0):
+    everything = precision == PRECISIONS[0]  # whose logits are as those of the others once they are tempered
+    for sampling in SAMPLINGS if everything else SAMPLINGS[:1]:
+        for cfg_weight in (1.0, 5.0) if everything else (5.0,):
             how = {"sampling": sampling, "cfg_weight": cfg_weight}
             stays_on(device, DrawingStep(model, drawing(**how), execution))
             stays_on(device, JacobiPass(model, drawing(**how, window=4), execution))
 
 
+@pytest.mark.parametrize("case", [(CUDA, PRECISIONS[0]), (MPS, PRECISIONS[0])], indirect=True, ids=[CUDA, MPS])
 def test_a_drawing_waits_only_to_see_that_its_logits_are_finite(case: tuple[str, Precision, JanusModel]) -> None:
     device, _, model = case
     with OpLog(device) as log:
         ids = draw_codes(model, drawing(), Execution(torch.device(device), graphs=False))
     assert str(ids.device) == device
-    waits = [fault.partition(":")[0] for fault in log.faults if "waits" in fault]
-    assert waits == ["sampling.py"] * 2, "after the prompt, and at the end"
+    waiting = [fault.partition(":")[0] for fault in log.faults if "waits" in fault]
+    assert waiting == ["sampling.py"] * 2, "after the prompt, and at the end"
 
 
-@pytest.mark.parametrize("padded", [False, True])
 def test_a_token_of_an_answer_about_pictures(
     case: tuple[str, Precision, JanusModel],
     processor: Processor,
     monkeypatch: pytest.MonkeyPatch,
-    padded: bool,
 ) -> None:
     device, precision, model = case
-    monkeypatch.setattr(text, "bool", lambda _: not padded, raising=False)  # whether all of the mask is True
     pixels = torch.empty(2, 3, 96, 96, dtype=precision.compute, device=device)
     with OpLog(device) as log:
         features = model.embed_images(pixels)
@@ -110,8 +109,10 @@ def test_a_token_of_an_answer_about_pictures(
     settings = {"image_id": processor.image, "pad": processor.pad, "device": torch.device(device)}
     embeds, mask = text.embed_prompts(model, prompts, features=features, **settings)
     text.embed_prompts(model, prompts, features=None, **settings)
-    for sampling in (Sampling(0.0), Sampling(1.0)):
-        step = text.AnswerStep(model, embeds, mask, Execution(torch.device(device)), new=20, seed=3, sampling=sampling)
+    for padded, sampling in ((False, Sampling(1.0)), (True, Sampling(0.0))):
+        monkeypatch.setattr(text, "bool", lambda _, padded=padded: not padded, raising=False)  # of the whole mask
+        execution = Execution(torch.device(device))
+        step = text.AnswerStep(model, embeds, mask, execution, new=20, seed=3, sampling=sampling)
         assert (step.visible is not None) == padded
         step.embeds.copy_(model.embed_text(step.ids))
         stays_on(device, step)

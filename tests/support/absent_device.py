@@ -18,7 +18,7 @@ from torch._subclasses import FakeTensorMode
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import arg_tree_leaves, tree_leaves
 
 PACK = Path(__file__).resolve().parents[2]
 ROOMS = (str(PACK / "janus_core"), str(PACK / "nodes"))
@@ -115,9 +115,9 @@ def waits(func: Any, read: list[Tensor]) -> bool:
 class OpLog(TorchDispatchMode):
     """What the ops of a `with` block ask of `device`. Where the host waits for a number, it gets 1: finite, and True."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: torch.device | str) -> None:
         super().__init__()
-        self.device = device
+        self.device = torch.device(device)
         self.launches = 0  # kernels
         self.faults: list[str] = []  # what must not be in a step, with the line of the pack that does it
 
@@ -126,14 +126,14 @@ class OpLog(TorchDispatchMode):
         out = 1 if name in NUMBERS else func(*args, **(kwargs or {}))
         if name == "device":
             return out
-        read = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        read = [x for x in arg_tree_leaves(*args, **(kwargs or {})) if isinstance(x, Tensor)]
         tensors = read + [x for x in tree_leaves(out) if isinstance(x, Tensor)]
         self.launches += not (func.is_view or name in FREE)
         if waits(func, read):
             self.faults.append(f"{_line()} waits for the device ({name})")
-        if devices := {str(x.device) for x in tensors} - {self.device}:
-            self.faults.append(f"{_line()} uses {devices} ({name})")
-        if self.device.startswith("mps") and any(x.dtype == torch.float64 for x in tensors):
+        if elsewhere := {x.device for x in tensors} - {self.device}:
+            self.faults.append(f"{_line()} uses {', '.join(map(str, elsewhere))} ({name})")
+        if self.device.type == "mps" and any(x.dtype == torch.float64 for x in tensors):
             self.faults.append(f"{_line()} is in float64, which an Apple GPU lacks ({name})")
         return out
 
