@@ -82,7 +82,7 @@ class AnswerStep:
         self.keys = seed_keys(seed, rows, device)
         self.embeds = torch.empty_like(embeds[:, :1])
         self.logits = self.language.lm_head(hidden).clone()
-        self.ids = draw_tokens(self.logits[:, None], sampling, self.keys, self.index)
+        self.ids = self._drawn()
 
     def __call__(self, end: int) -> None:
         self.position.add_(1)
@@ -90,7 +90,10 @@ class AnswerStep:
         slots = self.index + self.start - 1
         hidden = self.context.step(self.embeds, slots, end, positions=self.position, visible=self.visible)[:, -1]
         self.logits.copy_(self.language.lm_head(hidden))
-        self.ids.copy_(draw_tokens(self.logits[:, None], self.sampling, self.keys, self.index))
+        self.ids.copy_(self._drawn())
+
+    def _drawn(self) -> Tensor:
+        return draw_tokens(self.logits[:, None], self.sampling, self.keys, self.index, self.context.kernels)
 
 
 @torch.no_grad()

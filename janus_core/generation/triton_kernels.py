@@ -128,17 +128,18 @@ def draw(
 ) -> Tensor:
     """The codes, long [pictures, T] as `position`, that win with `gumbel_noise(keys, position, codes)` added.
 
-    `logits` are [pictures, T, codes], or with a `cfg_weight` [2 x pictures, T, codes], which are guided. `min_p` and the
-    temperature are those of `Sampling`, on logits that a temperature of this size leaves in float32's range.
+    `logits` are [pictures, T, codes], or with a `cfg_weight` [2 x pictures, T, codes], which are guided; their last
+    dimension is contiguous. `min_p` and `temperature` are those of `Sampling`.
     """
     out, codes = torch.empty_like(position), logits.shape[-1]
     least = math.log(min_p) if min_p else 0.0
     _draw_kernel[position.shape](
-        logits.contiguous(),
+        logits,
         keys,
         position,
         out,
-        position.numel(),
+        len(position),
+        *logits.stride()[:2],
         cfg_weight or 0.0,
         least,
         1 / temperature,
@@ -344,7 +345,9 @@ def _draw_kernel(
     keys,
     position,
     out,
-    drawn,
+    pictures,
+    row_stride,
+    token_stride,
     weight,
     least,
     scale,
@@ -356,7 +359,8 @@ def _draw_kernel(
     BLOCK: tl.constexpr,
 ):
     row, at_token = tl.program_id(0), tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
-    cond, uncond = logits + at_token * COUNT, logits + (drawn + at_token) * COUNT
+    cond = logits + row * row_stride + tl.program_id(1) * token_stride
+    uncond = cond + pictures * row_stride
     low, high = tl.load(keys + 2 * row).to(tl.uint32), tl.load(keys + 2 * row + 1).to(tl.uint32)
     first = _mixed(low + tl.load(position + at_token).to(tl.uint32) * GOLDEN)
     second = _mixed(first ^ high)

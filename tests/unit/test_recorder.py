@@ -5,15 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from recorded import CPU, drawing, say, use_device_cache
 
 import janus_core
-from janus_core.generation import cache, context, recorder, text
-from janus_core.generation.codes import Drawing
+from janus_core.generation import cache, recorder
 from janus_core.generation.execution import Execution
 from janus_core.generation.image import DrawingStep, draw_codes
 from janus_core.generation.sampling import Sampling
-
-CPU = Execution(torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -23,16 +21,7 @@ def exact() -> janus_core.Janus:
 
 @pytest.fixture
 def device_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cache that other devices than CPUs use."""
-    make = lambda config, rows, capacity, execution, dtype: cache.DeviceCache(config, rows, capacity, "cpu", dtype)
-    monkeypatch.setattr(context, "new_cache", make)
-
-
-def drawing(janus: janus_core.Janus, prompt: str, cfg_weight: float = 5.0, sampling: Sampling | None = None) -> Drawing:
-    steps = janus.model.config.grid[0] * janus.model.config.grid[1]
-    ids, pad = janus.processor.drawing_prompt(prompt), janus.processor.pad
-    sampling = sampling or Sampling()
-    return Drawing(prompt=ids, pad=pad, steps=steps, count=5, seed=3, cfg_weight=cfg_weight, sampling=sampling)
+    use_device_cache(monkeypatch)
 
 
 @pytest.mark.slow
@@ -61,16 +50,6 @@ def test_both_caches_draw_the_same_codes_with_every_setting(
     expected = draw_codes(exact.model, what, CPU)
     request.getfixturevalue("device_cache")
     assert torch.equal(draw_codes(exact.model, what, CPU), expected)
-
-
-def say(janus: janus_core.Janus, sampling: Sampling, execution: Execution = CPU) -> list[list[int]]:
-    """Answers of a batch with pads in it, long enough for several buckets."""
-    processor = janus.processor
-    prompts = [processor.question_prompt(question, 0) for question in ("is it red? " * 5, "how many are there?")]
-    special = {"image_id": processor.image, "pad": processor.pad}
-    start = text.embed_prompts(janus.model, prompts, **special, features=None, device=janus.device)
-    settings = {"eos": -1, "max_new_tokens": 40, "seed": 5, "sampling": sampling}
-    return text.answer_ids(janus.model, *start, execution, **settings)
 
 
 @pytest.mark.slow
