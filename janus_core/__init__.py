@@ -8,6 +8,18 @@
 from .errors import CheckpointError, InputError
 from .pipeline import DEFAULT_CHECKPOINT, Janus, load
 from .processing import Turn
+from .repainting import code_mask, repaint, vary
 from .tokens import ImageTokens
 
-__all__ = ["DEFAULT_CHECKPOINT", "CheckpointError", "ImageTokens", "InputError", "Janus", "Turn", "load"]
+__all__ = [
+    "DEFAULT_CHECKPOINT",
+    "CheckpointError",
+    "ImageTokens",
+    "InputError",
+    "Janus",
+    "Turn",
+    "code_mask",
+    "load",
+    "repaint",
+    "vary",
+]

@@ -6,7 +6,9 @@ import math
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -144,29 +146,67 @@ class Janus:
         Raises InputError for an empty or too long prompt and settings out of range, CheckpointError if the model
         computes NaN.
         """
-        own = self.defaults
-        sampling = Sampling(
-            own.temperature if temperature is None else temperature,
-            top_k,
-            top_p,
-            own.min_p if min_p is None else min_p,
-            entropy_temperature,
-        )
-        drawing = self._drawing(
+        drawing = self.drawing_of(
             prompt,
             count,
             seed=seed,
             cfg_weight=cfg_weight,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
             cfg_end=cfg_end,
             cfg_power=cfg_power,
-            sampling=sampling,
+            entropy_temperature=entropy_temperature,
             sampler=sampler,
             window=window,
         )
-        draw = draw_codes_jacobi if sampler == "jacobi" else image.draw_codes
+        return self.draw(drawing, progress)
+
+    def drawing_of(
+        self,
+        prompt: str,
+        count: int = 1,
+        *,
+        cfg_weight: float | None = None,
+        temperature: float | None = None,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float | None = None,
+        entropy_temperature: float = 0.0,
+        sampler: str = "sequential",
+        window: int = 8,
+        **more: Any,
+    ) -> Drawing:
+        """The drawing that `generate` draws with these settings; `more` are other fields of it. Raises InputError."""
+        own = self.defaults
+        if sampler not in SAMPLERS:
+            raise InputError(f"There is no sampler {sampler!r}: choose 'sequential' or 'jacobi'.")
+        drawing = Drawing(
+            prompt=self.processor.drawing_prompt(prompt),
+            pad=self.processor.pad,
+            steps=math.prod(self.model.config.grid),
+            count=count,
+            cfg_weight=own.cfg_weight if cfg_weight is None else cfg_weight,
+            sampling=Sampling(
+                own.temperature if temperature is None else temperature,
+                top_k,
+                top_p,
+                own.min_p if min_p is None else min_p,
+                entropy_temperature,
+            ),
+            window=window,
+            **more,
+        )
+        self._check_length(len(drawing.prompt), drawing.steps, "prompt")
+        return drawing if sampler == "jacobi" else replace(drawing, window=1)
+
+    def draw(self, drawing: Drawing, progress: image.Progress | None = None) -> ImageTokens:
+        """The pictures of a `drawing_of`, or one like it; its kept codes get their likelihood. Raises as `generate` does."""
         parts = self.model.drawing_parts
+        draw = image.draw_codes if drawing.window == 1 else draw_codes_jacobi
         with (
-            says_what_to_lower(f"drawing a batch of {count}", "draw fewer at once", self.device),
+            says_what_to_lower(f"drawing a batch of {drawing.count}", "draw fewer at once", self.device),
             _one_at_a_time,
             fast_layers(parts, rows=drawing.rows, execution=self.execution),
         ):
@@ -175,62 +215,10 @@ class Janus:
             ids = draw(self.model, drawing, execution, progress)
         return ImageTokens(ids, self.model.config.grid, self.codebook)
 
-    def drawing_need(
-        self,
-        prompt: str,
-        count: int = 1,
-        *,
-        cfg_weight: float | None = None,
-        cfg_end: float | None = None,
-        sampler: str = "sequential",
-        window: int = 8,
-    ) -> Need:
-        """What `generate` needs on the device. Raises InputError as `generate` does."""
-        drawing = self._drawing(
-            prompt, count, cfg_weight=cfg_weight, cfg_end=cfg_end, sampler=sampler, window=window, sampling=Sampling()
-        )
+    def drawing_need(self, prompt: str, count: int = 1, **settings: Any) -> Need:
+        """What `generate` needs on the device with these settings. Raises InputError as `generate` does."""
+        drawing = self.drawing_of(prompt, count, **settings)
         return memory.drawing_need(self.model, drawing, precision=self.precision, execution=self.execution)
-
-    def _drawing(
-        self,
-        prompt: str,
-        count: int,
-        *,
-        cfg_weight: float | None,
-        sampler: str,
-        window: int,
-        sampling: Sampling,
-        seed: int = 0,
-        cfg_end: float | None = None,
-        cfg_power: float = 1.0,
-    ) -> Drawing:
-        cfg_weight = self.defaults.cfg_weight if cfg_weight is None else cfg_weight
-        if count < 1:
-            raise InputError(f"The batch size is {count}: ask for at least one picture.")
-        for weight in (cfg_weight, cfg_weight if cfg_end is None else cfg_end):
-            if not math.isfinite(weight):
-                raise InputError(f"The CFG weight is {weight}: give a number, usually between 1 and 10.")
-        if not (math.isfinite(cfg_power) and cfg_power > 0):
-            raise InputError(f"cfg_power is {cfg_power}: give a number above 0; 1 is a straight way to cfg_end.")
-        if sampler not in SAMPLERS:
-            raise InputError(f"There is no sampler {sampler!r}: choose 'sequential' or 'jacobi'.")
-        if window < 1:
-            raise InputError(f"The window is {window}: look at least 1 code ahead.")
-        ids = self.processor.drawing_prompt(prompt)
-        steps = math.prod(self.model.config.grid)
-        self._check_length(len(ids), steps, "prompt")
-        return Drawing(
-            prompt=ids,
-            pad=self.processor.pad,
-            steps=steps,
-            count=count,
-            seed=seed,
-            cfg_weight=cfg_weight,
-            cfg_end=cfg_end,
-            cfg_power=cfg_power,
-            sampling=sampling,
-            window=window if sampler == "jacobi" else 1,
-        )
 
     @torch.no_grad()
     def decode(self, tokens: ImageTokens, *, progress: Callable[[int, int], object] | None = None) -> Tensor:
@@ -239,6 +227,21 @@ class Janus:
 
         `progress(pictures decoded, pictures)` is called after each picture, or several small ones, and may raise to stop.
         """
+        self.check_tokens(tokens)
+        ids = tokens.ids.to(self.device)
+        # As much at once as one picture of the model's size: activations, not weights, are what fills memory.
+        pixels, done = [], 0
+        with says_what_to_lower(f"decoding a batch of {len(ids)}", "decode fewer at once", self.device), self._alone():
+            for some in ids.split(memory.decoded_at_once(self.model.config, tokens.grid)):
+                pixels.append(self.model.gen_vision_model.decode(some, tokens.grid).float())
+                done += len(some)
+                check_finite(pixels[-1])
+                if progress is not None:
+                    progress(done, len(ids))
+            return ((torch.cat(pixels) + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).contiguous()
+
+    def check_tokens(self, tokens: ImageTokens) -> None:
+        """Raise InputError for another model's codes and damaged ones."""
         size = self.model.config.vq.codebook_size
         h, w = tokens.grid
         if tokens.codebook != self.codebook:
@@ -255,17 +258,6 @@ class Janus:
             raise InputError(
                 f"These tokens include ids outside the codebook of {size} codes: they are damaged, so draw or encode them again."
             )
-        ids = ids.to(self.device)
-        # As much at once as one picture of the model's size: activations, not weights, are what fills memory.
-        pixels, done = [], 0
-        with says_what_to_lower(f"decoding a batch of {len(ids)}", "decode fewer at once", self.device), self._alone():
-            for some in ids.split(memory.decoded_at_once(self.model.config, tokens.grid)):
-                pixels.append(self.model.gen_vision_model.decode(some, tokens.grid).float())
-                done += len(some)
-                check_finite(pixels[-1])
-                if progress is not None:
-                    progress(done, len(ids))
-            return ((torch.cat(pixels) + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).contiguous()
 
     def decoding_need(self, tokens: ImageTokens | None = None) -> Need:
         """What `decode` needs on the device; without tokens, for one picture of the size that the model draws."""

@@ -12,6 +12,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from .sampling import Sampling, draw_tokens, guide, noisy_scores, seed_keys
 
 
@@ -40,6 +41,18 @@ class Anchors:
         return best.gather(-1, near.argmax(-1, keepdim=True))[..., 0]
 
 
+@dataclass(frozen=True)
+class Kept:
+    """Codes to keep, long [count, steps], and -1 where to draw.
+
+    Drawing fills `likelihood`, float32 [count, steps], with the log-probability of each code of the picture, kept or drawn,
+    under the prompt, after the codes before it.
+    """
+
+    codes: Tensor
+    likelihood: Tensor
+
+
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
     """What to draw: `count` pictures of `steps` codes.
@@ -48,7 +61,6 @@ class Drawing:
     seed + i and does not depend on the others. With several `salts`, each seed draws one picture per salt, in succession,
     and `count` is that of all. `window` is how many codes a pass of jacobi reads, 1 for a plain step.
     `cfg_end` is the CFG weight of the last code, on the way of `cfg_power`; None keeps `cfg_weight`.
-    `kept`, long [count, steps], are codes to keep, and -1 where to draw.
     """
 
     prompt: list[int]
@@ -62,8 +74,19 @@ class Drawing:
     cfg_power: float = 1.0
     sampling: Sampling = field(default_factory=Sampling)
     window: int = 1
-    kept: Tensor | None = None
+    kept: Kept | None = None
     anchors: Anchors | None = None
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise InputError(f"The batch size is {self.count}: ask for at least one picture.")
+        for weight in (self.cfg_weight, self.cfg_weight if self.cfg_end is None else self.cfg_end):
+            if not math.isfinite(weight):
+                raise InputError(f"The CFG weight is {weight}: give a number, usually between 1 and 10.")
+        if not (math.isfinite(self.cfg_power) and self.cfg_power > 0):
+            raise InputError(f"cfg_power is {self.cfg_power}: give a number above 0; 1 is a straight way to cfg_end.")
+        if self.window < 1:
+            raise InputError(f"The window is {self.window}: look at least 1 code ahead.")
 
     @property
     def prefixes(self) -> list[list[int]]:
@@ -105,10 +128,7 @@ def unconditional(prompt: list[int], pad: int) -> list[int]:
 
 
 class CodeDraw:
-    """Draws the codes of a drawing from logits, at any index, in any order: each is a function of its logits alone.
-
-    With kept codes, `likelihood` [count, steps, or more] gets the log-probability of each code under the prompt.
-    """
+    """Draws the codes of a drawing from logits, at any index, in any order: each is a function of its logits alone."""
 
     def __init__(self, drawing: Drawing, device: torch.device, kernels: ModuleType | None):
         self.drawing, self.keys = drawing, seed_keys(drawing.seed, drawing.count, device, salts=drawing.salts)
@@ -116,27 +136,32 @@ class CodeDraw:
         constant = drawing.cfg_end in (None, drawing.cfg_weight)
         self.kernels = kernels if sampling.unfiltered and constant and drawing.anchors is None else None
         self.other_kernels = kernels if drawing.anchors is None else None
-        self.kept = self.likelihood = None
-        if drawing.kept is not None:
-            spare = drawing.kept.new_full((drawing.count, 2 * drawing.window), -1)  # jacobi guesses beyond the picture
-            self.kept = torch.cat((drawing.kept, spare), dim=1).to(device)
+        if drawing.kept:
+            codes = drawing.kept.codes.to(device)
+            spare = codes.new_full((drawing.count, 2 * drawing.window), -1)  # jacobi guesses beyond the picture
+            self.kept = torch.cat((codes, spare), dim=1)
             self.likelihood = torch.zeros(self.kept.shape, device=device)
 
     def __call__(self, logits: Tensor, index: Tensor) -> Tensor:
         """Logits [rows, T, codes] of the codes at `index` [count, T] -> codes, long [count, T]."""
         drawn = self._drawn(logits, index)
-        if self.kept is None:
+        if not self.drawing.kept:
             return drawn
         kept = self.kept.gather(1, index)
         return torch.where(kept < 0, drawn, kept)
 
     def note(self, codes: Tensor, logits: Tensor, index: Tensor) -> None:
         """Write down how likely `codes` [count, T] are, drawn from these logits; of a code twice, the last counts."""
-        if self.likelihood is not None:
+        if self.drawing.kept:
             cond = logits[: len(codes)]
             cond = cond if cond.dtype == torch.float64 else cond.float()
             chances = cond.log_softmax(dim=-1).gather(-1, codes[..., None])[..., 0]
             self.likelihood.scatter_(1, index, chances.float())
+
+    def report(self) -> None:
+        """Copy the likelihoods into the drawing's own tensor."""
+        if self.drawing.kept:
+            self.drawing.kept.likelihood.copy_(self.likelihood[:, : self.drawing.steps])
 
     def _drawn(self, logits: Tensor, index: Tensor) -> Tensor:
         drawing, sampling = self.drawing, self.drawing.sampling

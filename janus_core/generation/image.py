@@ -82,4 +82,5 @@ def draw_codes(model: JanusModel, drawing: Drawing, execution: Execution, progre
             if drawn < drawing.steps:
                 run(step.start + drawn)
         check_finite(step.logits)  # a NaN in any step reaches the cache, so this check finds it
+        step.draw.report()
     return step.ids.clone()

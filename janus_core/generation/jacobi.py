@@ -91,4 +91,5 @@ def draw_codes_jacobi(
                 break
             run(state.start + fastest - 1 + drawing.window)
         check_finite(state.logits)
+        state.draw.report()
     return state.ids[:, :steps].clone()
