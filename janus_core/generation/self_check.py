@@ -30,6 +30,7 @@ from .sampling import Sampling
 
 SWITCH = "JANUS_KERNELS"  # an environment variable; "plain" leaves out Triton and the check
 COMPARED, TIMED = 5, 12  # steps
+DRAWS = 64
 # How far hidden states may be from those of plain steps, as a share of their norm: several times what rounding does.
 FARTHEST = {torch.bfloat16: 0.05, torch.float16: 0.01, torch.float32: 1e-4, torch.float64: 1e-9}
 PLAIN, GRAPH, TRITON = "plain steps", "the plain graph", "Triton"
@@ -194,10 +195,10 @@ def compare_kernels(kernels: ModuleType, llama: Llama, dtype: torch.dtype, devic
     product = stream.to(exact) @ (weight.to(exact) * scale).T
     _compare("int8 product", kernels.int8_linear(stream, weight, scale), product, near)
 
-    index = torch.arange(64, device=device)[:, None]
-    logits = torch.randn(128, 1, 16384, generator=generator, device=device)
+    index = torch.arange(DRAWS, device=device)[:, None]
+    logits = torch.randn(2 * DRAWS, 1, 16384, generator=generator, device=device)
     for min_p in (0.0, 0.05):
-        drawing = Drawing(prompt=[0], pad=0, steps=64, count=64, sampling=Sampling(min_p=min_p))
+        drawing = Drawing(prompt=[0], pad=0, steps=DRAWS, count=DRAWS, sampling=Sampling(min_p=min_p))
         plain, fused = (CodeDraw(drawing, device, by)(logits, index) for by in (None, kernels))
         same = float((plain == fused).double().mean())
         if same < LEAST_SAME:

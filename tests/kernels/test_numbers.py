@@ -1,5 +1,7 @@
 """Run by Triton's interpreter on the CPU, the kernels compute what the plain path does."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -14,6 +16,7 @@ from janus_core.generation.sampling import Sampling, gumbel_noise, seed_keys
 from janus_core.model.llama import rope_table
 from janus_core.model.quantised import quantise
 
+TINY = Path(__file__).parents[1] / "data" / "tiny_deepseek"  # the interpreter is slow
 CAPACITY = 140
 
 
@@ -22,7 +25,7 @@ def steps(dtype: torch.dtype, first: list[int], tokens: int = 1) -> tuple[torch.
 
     By the plain path, and by the kernels.
     """
-    llama = janus_core.load(dtype=dtype).model.language_model.model
+    llama = janus_core.load(TINY, dtype=dtype).model.language_model.model
     generator = torch.Generator().manual_seed(0)
     read, x = (torch.randn(2, n, llama.config.hidden_size, generator=generator).to(dtype) for n in (130, tokens))
     where = torch.tensor(first)[:, None] + torch.arange(tokens)
@@ -66,7 +69,7 @@ def test_an_int8_weight_is_multiplied_as_it_is_stored(rows: int) -> None:
 
 @torch.no_grad()
 def test_an_int8_drawing_is_that_of_the_plain_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    janus = janus_core.load(dtype="int8", compute=torch.float32)
+    janus = janus_core.load(TINY, dtype="int8", compute=torch.float32)
     prompt = janus.processor.drawing_prompt("a red circle")
     what = Drawing(prompt=prompt, pad=janus.processor.pad, steps=2, seed=3, cfg_weight=1.75)
     monkeypatch.setattr(kernels, "PRODUCTS", 256)  # the interpreter runs one program after the other
@@ -108,7 +111,7 @@ def test_guidance_and_min_p_are_those_of_the_plain_path(cfg_weight: float, tempe
     [(5.0, Sampling(min_p=0.05)), (5.0, Sampling()), (1.0, Sampling(0.8, 5)), (2.0, Sampling(0.0))],
 )
 def test_a_drawing_is_that_of_the_plain_path(cfg_weight: float, sampling: Sampling) -> None:
-    janus = janus_core.load(dtype=torch.float64)
+    janus = janus_core.load(TINY, dtype=torch.float64)
     prompt = janus.processor.drawing_prompt("a red circle")
     pad, cpu = janus.processor.pad, torch.device("cpu")
     what = Drawing(prompt=prompt, pad=pad, steps=4, seed=3, cfg_weight=cfg_weight, sampling=sampling)
@@ -118,8 +121,8 @@ def test_a_drawing_is_that_of_the_plain_path(cfg_weight: float, sampling: Sampli
 
 @torch.no_grad()
 def test_jacobi_and_answers_are_those_of_the_plain_path() -> None:
-    plain = janus_core.load(dtype=torch.float64)
-    fused = janus_core.load(dtype=torch.float64, execution=Execution(torch.device("cpu"), kernels=kernels))
+    plain = janus_core.load(TINY, dtype=torch.float64)
+    fused = janus_core.load(TINY, dtype=torch.float64, execution=Execution(torch.device("cpu"), kernels=kernels))
     pad, cpu = plain.processor.pad, plain.execution
     what = Drawing(prompt=plain.processor.drawing_prompt("a red circle"), pad=pad, steps=4, seed=3, window=3)
     drawn = draw_codes_jacobi(plain.model, what, fused.execution)

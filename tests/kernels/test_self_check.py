@@ -1,6 +1,7 @@
 """The self-check, run by Triton's interpreter: right kernels pass, and kernels that are wrong by one line are refused."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from janus_core.generation.codes import Drawing
 from janus_core.generation.execution import Execution
 from janus_core.generation.image import draw_codes
 
+TINY = Path(__file__).parents[1] / "data" / "tiny_deepseek"  # the interpreter is slow
 CPU = torch.device("cpu")
 PLAIN = Execution(CPU, kernels=None)
 
@@ -21,13 +23,14 @@ PLAIN = Execution(CPU, kernels=None)
 def few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interpreter runs one program after the other."""
     monkeypatch.setattr(kernels, "PRODUCTS", 1024)
+    monkeypatch.setattr(self_check, "DRAWS", 8)
     monkeypatch.setattr(self_check, "TIMED", 1)
     monkeypatch.setattr(self_check, "COMPARED", 2)
 
 
 @pytest.fixture(scope="module")
 def janus() -> janus_core.Janus:
-    return janus_core.load(dtype=torch.float64)
+    return janus_core.load(TINY, dtype=torch.float64)
 
 
 def examine(janus: janus_core.Janus) -> self_check.Report:
@@ -44,7 +47,7 @@ def test_right_kernels_are_timed_beside_plain_steps(janus: janus_core.Janus) -> 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 def test_right_kernels_pass_in_each_type(janus: janus_core.Janus, dtype: torch.dtype) -> None:
     """In bfloat16 too, once compiled: the interpreter cuts off where that rounds."""
-    llama = janus_core.load(dtype=dtype).model.language_model.model
+    llama = janus_core.load(TINY, dtype=dtype).model.language_model.model
     self_check.compare_kernels(kernels, llama, dtype, CPU)
 
 
