@@ -9,6 +9,7 @@ from .nodes.generate import JanusTextToImage
 from .nodes.host import canvas, folders
 from .nodes.load import JanusLoader
 from .nodes.lora import JanusLoRA
+from .nodes.sampling import JanusSampling
 from .nodes.save import JanusSave
 from .nodes.seeds import add_seeds_to_metadata
 from .nodes.tokens import JanusVQDecode
@@ -23,7 +24,16 @@ class JanusExtension(ComfyExtension):
         await replacements.register()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [JanusLoader, JanusLoRA, JanusTextToImage, JanusDescribeImage, JanusChat, JanusVQDecode, JanusSave]
+        return [
+            JanusLoader,
+            JanusLoRA,
+            JanusTextToImage,
+            JanusSampling,
+            JanusDescribeImage,
+            JanusChat,
+            JanusVQDecode,
+            JanusSave,
+        ]
 
 
 async def comfy_entrypoint() -> JanusExtension:

@@ -1,5 +1,7 @@
 """Janus Text-to-Image: pictures, and their tokens, from a description."""
 
+import dataclasses
+
 from comfy_api.latest import io
 
 from ..janus_core.pipeline import SAMPLERS
@@ -8,7 +10,7 @@ from .host import canvas
 from .host.weights import HostedJanus
 from .preview import preview_of
 from .seeds import MAX_BATCH, thumbnails
-from .types import TokensType
+from .types import SamplingSettings, SamplingType, TokensType
 
 
 class JanusTextToImage(io.ComfyNode):
@@ -18,7 +20,8 @@ class JanusTextToImage(io.ComfyNode):
             node_id="JanusTextToImage",
             display_name="Janus Text-to-Image",
             category="Janus",
-            description="Draws pictures from a description. Their size is the model's own: 384 x 384 for Janus-Pro.",
+            description="Draws pictures from a description. Their size is the model's own: 384 x 384 for Janus-Pro. Connect "
+            "Janus Sampling for finer settings: it overrules the top_k, top_p, sampler and window on this node.",
             **inputs.search_aliases("text to image", "txt2img", "t2i", "draw", "autoregressive", "janus pro"),
             inputs=[
                 inputs.MODEL,
@@ -59,41 +62,12 @@ class JanusTextToImage(io.ComfyNode):
                     tooltip="How freely to choose. Higher is more varied, lower calmer and plainer; 0 always takes the most "
                     "likely token, so that all seeds give the same picture.",
                 ),
-                io.Int.Input(
-                    "top_k",
-                    default=0,
-                    min=0,
-                    max=16384,
-                    tooltip="Consider only this many most likely tokens. 0 considers all, as in training.",
-                ),
-                io.Float.Input(
-                    "top_p",
-                    default=1.0,
-                    min=0.01,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Keep only the most likely tokens, up to this total probability: 0.9 keeps those that make up "
-                    "90 %, 1 keeps all.",
-                ),
-                io.Combo.Input(
-                    "sampler",
-                    options=list(SAMPLERS),
-                    default=SAMPLERS[0],
+                *inputs.choosing_tokens(overruled=True),
+                SamplingType.Input(
+                    "sampling",
                     optional=True,
-                    tooltip="How to sample. Pictures are the same apart from rare rounding differences. Sequential "
-                    "draws one token after the other. Jacobi guesses several ahead and keeps those that are right, which "
-                    "can be faster for one or two pictures of plain subjects.",
-                    **inputs.ADVANCED,
-                ),
-                io.Int.Input(
-                    "window",
-                    default=8,
-                    min=1,
-                    max=64,
-                    optional=True,
-                    tooltip="For jacobi: how many tokens to guess ahead. More finds longer stretches, but makes each "
-                    "step heavier.",
-                    **inputs.ADVANCED,
+                    tooltip="From Janus Sampling: finer settings. Its top_k, top_p, sampler and window count instead of those "
+                    "on this node.",
                 ),
             ],
             outputs=[
@@ -117,9 +91,18 @@ class JanusTextToImage(io.ComfyNode):
         top_p: float,
         sampler: str = SAMPLERS[0],
         window: int = 8,
+        sampling: SamplingSettings | None = None,
     ) -> io.NodeOutput:
+        settings = sampling or SamplingSettings(top_k=top_k, top_p=top_p, sampler=sampler, window=window)
         preview = preview_of(janus)
-        need = janus.core.drawing_need(prompt, batch_size, cfg_weight=cfg, sampler=sampler, window=window)
+        need = janus.core.drawing_need(
+            prompt,
+            batch_size,
+            cfg_weight=cfg,
+            cfg_end=settings.cfg_end,
+            sampler=settings.sampler,
+            window=settings.window,
+        )
         if preview and preview.decodes:
             need += janus.core.decoding_need()
         tokens = janus.ready(need).generate(
@@ -128,11 +111,8 @@ class JanusTextToImage(io.ComfyNode):
             seed=seed,
             cfg_weight=cfg,
             temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
             progress=canvas.progress(preview=preview),
-            sampler=sampler,
-            window=window,
+            **dataclasses.asdict(settings),
         )
         pictures = janus.decode(tokens)
         if preview:

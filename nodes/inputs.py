@@ -13,8 +13,9 @@ from comfy_api.latest import io
 from ..janus_core import ImageTokens, InputError
 from ..janus_core.conversation import Conversation
 from ..janus_core.generation.sampling import MAX_SEED
+from ..janus_core.pipeline import SAMPLERS
 from .host.weights import HostedJanus
-from .types import JanusType
+from .types import JanusType, SamplingSettings
 
 # Marks an input that newer ComfyUI versions fold away.
 ADVANCED: dict[str, Any] = {"advanced": True} if "advanced" in inspect.signature(io.Int.Input).parameters else {}
@@ -43,10 +44,12 @@ KINDS: dict[str, tuple[type, str]] = {
     "janus": (HostedJanus, "a model from Load Janus"),
     "tokens": (ImageTokens, "picture tokens from Janus Text-to-Image"),
     "history": (Conversation, "the history of another Janus Chat"),
+    "sampling": (SamplingSettings, "the output of Janus Sampling"),
     "image": (torch.Tensor, "pictures"),
     **dict.fromkeys(("checkpoint", "dtype", "filename", "lora", "message", "prompt", "question", "sampler"), _TEXT),
     **dict.fromkeys(("batch_size", "drop_turns", "max_tokens", "seed", "top_k", "window"), _WHOLE),
-    **dict.fromkeys(("cfg", "strength", "temperature", "top_p"), _NUMBER),
+    **dict.fromkeys(("cfg", "cfg_end", "cfg_power", "entropy_temperature", "min_p"), _NUMBER),
+    **dict.fromkeys(("strength", "temperature", "top_p"), _NUMBER),
 }
 
 
@@ -79,6 +82,52 @@ def seed(tooltip: str, *, control_after_generate: bool) -> io.Int.Input:
     return io.Int.Input(
         "seed", default=0, min=0, max=MAX_SEED, control_after_generate=control_after_generate, tooltip=tooltip
     )
+
+
+def choosing_tokens(*, overruled: bool) -> list[io.Input]:
+    """Inputs top_k, top_p, sampler and window. `overruled`: a Janus Sampling may be connected, which counts instead."""
+    note = " A connected Janus Sampling overrules this." if overruled else ""
+    options: dict[str, Any] = ADVANCED if overruled else {}
+    return [
+        io.Int.Input(
+            "top_k",
+            default=0,
+            min=0,
+            max=16384,
+            tooltip=f"Consider only this many most likely tokens. 0 considers all, as in training.{note}",
+            **options,
+        ),
+        io.Float.Input(
+            "top_p",
+            default=1.0,
+            min=0.01,
+            max=1.0,
+            step=0.01,
+            tooltip="Keep only the most likely tokens, up to this total probability: 0.9 keeps those that make up 90 %, 1 "
+            f"keeps all.{note}",
+            **options,
+        ),
+        io.Combo.Input(
+            "sampler",
+            options=list(SAMPLERS),
+            default=SAMPLERS[0],
+            optional=overruled,
+            tooltip="How to sample. Pictures are the same apart from rare rounding differences. Sequential draws one token "
+            "after the other. Jacobi guesses several ahead and keeps those that are right, which can be faster for one or "
+            f"two pictures of plain subjects.{note}",
+            **options,
+        ),
+        io.Int.Input(
+            "window",
+            default=8,
+            min=1,
+            max=64,
+            optional=overruled,
+            tooltip="For jacobi: how many tokens to guess ahead. More finds longer stretches, but makes each step "
+            f"heavier.{note}",
+            **options,
+        ),
+    ]
 
 
 def problem_of(*checks: Callable[[], object]) -> bool | str:

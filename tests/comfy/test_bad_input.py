@@ -139,6 +139,25 @@ def test_drawing_settings_out_of_range(
     assert re.search(expected, fails(server, change(drawing, "JanusTextToImage", **inputs)))
 
 
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        ({"min_p": -0.5}, "min_p is -0.5: give 0 or more, or -1"),
+        ({"min_p": NAN}, "min_p is nan"),
+        ({"min_p": 1.0}, "min_p"),
+        ({"cfg_end": -0.5}, "cfg_end is -0.5: give 0 or more, or -1"),
+        ({"cfg_end": NAN}, "cfg_end is nan"),
+        ({"cfg_power": 0.0}, "cfg_power"),
+        ({"cfg_power": NAN}, "cfg_power is nan"),
+        ({"entropy_temperature": NAN}, "entropy_temperature is nan"),
+        ({"top_p": NAN}, "top_p is nan"),
+        ({"window": 0}, "window"),
+    ],
+)
+def test_sampling_settings_out_of_range(server: ComfyServer, inputs: dict[str, Any], expected: str) -> None:
+    assert re.search(expected, fails(server, change(copy.deepcopy(SAMPLING), "JanusSampling", **inputs)))
+
+
 def test_a_batch_of_none_that_comes_over_a_link(server: ComfyServer, drawing: Graph) -> None:
     drawing["none"] = {"class_type": "PrimitiveInt", "inputs": {"value": 0}}
     assert "batch size is 0" in fails(server, change(drawing, "JanusTextToImage", batch_size=["none", 0]))
@@ -167,10 +186,18 @@ SAVING: Graph = {
 LORA: Graph = shipped("text_to_image")
 LORA["lora"] = {"class_type": "JanusLoRA", "inputs": {"janus": [node_of(LORA, "JanusLoader"), 0], "strength": 1.0}}
 LORA[node_of(LORA, "JanusTextToImage")]["inputs"]["janus"] = ["lora", 0]
+SAMPLING: Graph = shipped("text_to_image")
+SAMPLING["sampling"] = {
+    "class_type": "JanusSampling",
+    "inputs": {"min_p": -1.0, "cfg_end": -1.0, "cfg_power": 1.0, "entropy_temperature": 0.0}
+    | {"top_k": 0, "top_p": 1.0, "sampler": "sequential", "window": 8},
+}
+SAMPLING[node_of(SAMPLING, "JanusTextToImage")]["inputs"]["sampling"] = ["sampling", 0]
 GRAPHS = {
     "JanusLoader": shipped("text_to_image"),
     "JanusLoRA": LORA,
     "JanusTextToImage": shipped("text_to_image"),
+    "JanusSampling": SAMPLING,
     "JanusDescribeImage": shipped("describe_image"),
     "JanusChat": shipped("chat"),
     "JanusVQDecode": shipped("tokens_decode"),
@@ -185,6 +212,10 @@ INPUTS = [
     ("JanusTextToImage", "prompt"),
     ("JanusTextToImage", "sampler"),
     ("JanusTextToImage", "cfg"),
+    ("JanusTextToImage", "sampling"),
+    ("JanusSampling", "cfg_end"),
+    ("JanusSampling", "cfg_power"),
+    ("JanusSampling", "sampler"),
     ("JanusDescribeImage", "image"),
     ("JanusChat", "history"),
     ("JanusVQDecode", "tokens"),
@@ -192,13 +223,21 @@ INPUTS = [
     ("JanusSave", "dtype"),
     ("JanusSave", "filename"),
 ]
-FITTING = [("cfg", 5), ("image", {"tensor": 5000}), ("history", None)]
+FITTING = [
+    ("cfg", 5),
+    ("cfg_end", 5),
+    ("cfg_power", 5),
+    ("image", {"tensor": 5000}),
+    ("history", None),
+    ("sampling", None),
+]
 LINKED = [(*node, value) for node in INPUTS for value in WHATEVER if (node[1], value) not in FITTING]
 UNCHECKED = (
     "checkpoint",
     "lora",
     "janus",
     "history",
+    "sampling",
     "tokens",
 )  # ComfyUI checks or converts the other inputs of a request
 ASKED: list[Any] = [5, 1.5, True, None, {"a": 1}, {"__value__": ["a", "b"]}]

@@ -10,7 +10,8 @@ from PIL import Image
 
 DOCS = "/extensions/janus-nodes/docs"
 NODES = (
-    "JanusLoader", "JanusLoRA", "JanusTextToImage", "JanusDescribeImage", "JanusChat", "JanusVQDecode", "JanusSave"
+    "JanusLoader", "JanusLoRA", "JanusTextToImage", "JanusSampling", "JanusDescribeImage", "JanusChat", "JanusVQDecode",
+    "JanusSave",
 )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ NODES = {
     "JanusLoader": "Load Janus",
     "JanusLoRA": "Janus LoRA",
     "JanusTextToImage": "Janus Text-to-Image",
+    "JanusSampling": "Janus Sampling",
     "JanusDescribeImage": "Janus Describe Image",
     "JanusChat": "Janus Chat",
     "JanusVQDecode": "VQ Decode",

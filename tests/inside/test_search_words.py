@@ -10,6 +10,7 @@ import pytest
 NODES = (
     "load.JanusLoader",
     "generate.JanusTextToImage",
+    "sampling.JanusSampling",
     "describe.JanusDescribeImage",
     "chat.JanusChat",
     "tokens.JanusVQDecode",

@@ -138,6 +138,15 @@ def help_pictures(canvas: Canvas) -> None:
     shoot(canvas, HELP / "JanusSave.jpg", canvas.add("JanusSave", (0, 0)))
 
 
+def small_nodes_pictures(canvas: Canvas) -> None:
+    """Nodes that no template has, with what they connect to."""
+    canvas.blank()
+    sampling = canvas.add("JanusSampling", (0, 0), min_p=0.02, cfg_end=1.0)
+    draw = canvas.add("JanusTextToImage", (440, 0), prompt="a red circle in the center")
+    canvas.link(sampling, "sampling", draw, "sampling")
+    shoot(canvas, HELP / "JanusSampling.jpg", sampling, draw)
+
+
 def main() -> None:
     if not chromium():
         sys.exit("There is no Chromium: install your system's chromium package.")
@@ -158,6 +167,7 @@ def main() -> None:
             templates(canvas)
             half_drawn(canvas)
             help_pictures(canvas)
+            small_nodes_pictures(canvas)
 
 
 if __name__ == "__main__":

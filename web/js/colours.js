@@ -1,7 +1,12 @@
 // Colours for the pack's sockets and links, in both node renderers and every colour palette.
 import { app } from "../../../scripts/app.js"
 
-const COLOURS = { JANUS: "#5b8cff", JANUS_TOKENS: "#ff9e64", JANUS_HISTORY: "#7bd88f" }
+const COLOURS = {
+    JANUS: "#5b8cff",
+    JANUS_TOKENS: "#ff9e64",
+    JANUS_HISTORY: "#7bd88f",
+    JANUS_SAMPLING: "#d291ff",
+}
 
 // Nodes 2.0 reads a CSS variable a type; a palette that names the type sets it on an element further in.
 const style = document.createElement("style")
