@@ -20,6 +20,7 @@ class JanusTextToImage(io.ComfyNode):
             category="Janus",
             description="Draws pictures from a description. Their size is the model's own: 384 x 384 for Janus-Pro.",
             **inputs.search_aliases("text to image", "txt2img", "t2i", "draw", "autoregressive", "janus pro"),
+            **inputs.shown_from_cache(),
             inputs=[
                 inputs.MODEL,
                 io.String.Input(
