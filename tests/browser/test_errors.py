@@ -55,4 +55,3 @@ def test_what_validation_refuses_is_told_on_the_node_and_gone_with_the_next_run(
     canvas.wait_for("execution_success")
     expect(error(canvas)).to_have_count(0)
     assert canvas.page.evaluate(sizes) == before
-    canvas.errors.clear()  # 1.32.9 logs each refusal, with the name of the caller
