@@ -62,7 +62,7 @@ export function nodeAt(id) {
 const session = new Map()
 const keyOf = (node) => `${(app.rootGraph ?? app.graph).id}/${node.graph?.id}/${node.id}`
 
-const ERROR_HEIGHT = 76
+const ERROR_HEIGHT = 84
 
 /** The wheel scrolls what is longer than its panel, pictures sideways; over anything else it zooms the canvas. */
 function scroll(element, turned) {
@@ -139,6 +139,8 @@ export function showOn(type, shows, { draw, kept, height }) {
             widget.serialize = false
             element.style.minHeight = `${least()}px`
             draw(shown, null, node)
+            const room = node.computeSize() // which a new node has in Nodes 2.0 only when it is told
+            node.setSize([...node.size].map((size, i) => Math.max(size, room[i])))
             const { onExecuted } = node
             node.onExecuted = function (output) {
                 onExecuted?.call(this, output)
