@@ -23,6 +23,7 @@ class JanusTextToImage(io.ComfyNode):
             description="Draws pictures from a description. Their size is the model's own: 384 x 384 for Janus-Pro. Connect "
             "Janus Sampling for finer settings: it overrules the top_k, top_p, sampler and window on this node.",
             **inputs.search_aliases("text to image", "txt2img", "t2i", "draw", "autoregressive", "janus pro"),
+            **inputs.shown_from_cache(),
             inputs=[
                 inputs.MODEL,
                 io.String.Input(

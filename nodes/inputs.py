@@ -142,5 +142,17 @@ def problem_of(*checks: Callable[[], object]) -> bool | str:
 
 def search_aliases(*words: str) -> dict[str, Any]:
     """More words to find a node by, as arguments of its Schema; empty where ComfyUI does not know `search_aliases`."""
-    known = any(field.name == "search_aliases" for field in dataclasses.fields(io.Schema))
-    return {"search_aliases": ["deepseek", *words]} if known else {}
+    return _known(search_aliases=["deepseek", *words])
+
+
+def shown_from_cache() -> dict[str, Any]:
+    """Marks, in a Schema, a node whose `ui` is sent and kept in the history also when its run comes from the cache.
+
+    Empty where ComfyUI does not know `has_intermediate_output`. Output nodes do not need it.
+    """
+    return _known(has_intermediate_output=True)
+
+
+def _known(**options: Any) -> dict[str, Any]:
+    names = {field.name for field in dataclasses.fields(io.Schema)}
+    return {name: value for name, value in options.items() if name in names}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from canvas import Canvas
 from comfy_server import PACK
-from playwright.sync_api import Locator
+from playwright.sync_api import Locator, expect
 
 SAVED = PACK / "tests" / "data" / "cy_workflows"
 TYPES = "app.graph._nodes.map(({ type }) => type).sort()"
@@ -103,15 +103,16 @@ def test_declined_it_opens_as_it_is(canvas: Canvas) -> None:
     canvas.page.keyboard.press("Escape")  # ComfyUI's own list of missing nodes
 
 
+@pytest.mark.both
 def test_without_the_weights_the_run_is_refused_with_the_cure(canvas: Canvas) -> None:
     open_saved(canvas, "draw")
     accept(canvas)
+    canvas.show()
     canvas.queue()
-    dialog = canvas.page.get_by_role("dialog").filter(
-        has_text="There is no Janus checkpoint 'deepseek-ai/Janus-Pro-1B'"
+    expect(canvas.page.locator(".janus-error:visible")).to_contain_text(
+        "There is no Janus checkpoint 'deepseek-ai/Janus-Pro-1B'"
     )
-    dialog.wait_for()
-    canvas.page.keyboard.press("Escape")
+    canvas.page.keyboard.press("Escape")  # ComfyUI's own dialog
 
 
 def test_nothing_is_offered_where_that_pack_is_installed(canvas: Canvas) -> None:

@@ -11,11 +11,11 @@ from playwright.sync_api import Locator, expect
 
 PROMPT = "a red circle at the top left and a blue square at the center on a white background"
 
-# Whether a node shows a frame, in Nodes 2.0 as an element, in the classic renderer on its canvas; whether it is done.
-GROWN = """([id, nodes2]) => {
-    const images = nodes2 ? document.querySelectorAll(`[data-node-id="${id}"] img`) : app.graph.getNodeById(id).imgs
-    return [[...(images ?? [])].some(({ naturalWidth }) => naturalWidth > 96), seen.some(({ name }) => name === "executed")]
-}"""
+# Whether the panel shows a frame, which is larger than a picture; whether the node is done.
+GROWN = """() => [
+    [...document.querySelectorAll(".janus-picture img")].some(({ naturalWidth }) => naturalWidth > 96),
+    seen.some(({ name }) => name === "executed"),
+]"""
 
 
 def drawing(canvas: Canvas, **widgets: object) -> int:
@@ -48,7 +48,7 @@ def outputs(canvas: Canvas, node: int) -> list[dict]:
 
 @pytest.mark.everywhere
 def test_pictures_grow_while_they_are_drawn(canvas: Canvas) -> None:
-    draw = drawing(canvas, seed=11, batch_size=4)
+    drawing(canvas, seed=11, batch_size=4)
     canvas.show()
     canvas.queue()
     grown = over = False
@@ -57,7 +57,7 @@ def test_pictures_grow_while_they_are_drawn(canvas: Canvas) -> None:
         canvas.server.process.send_signal(signal.SIGSTOP)
         try:
             canvas.page.wait_for_timeout(100)
-            grown, over = canvas.page.evaluate(GROWN, [draw, canvas.nodes2])
+            grown, over = canvas.page.evaluate(GROWN)
         finally:
             canvas.server.process.send_signal(signal.SIGCONT)
     assert grown and not over

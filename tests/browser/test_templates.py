@@ -1,5 +1,7 @@
 """The shipped workflows and the blueprint, from ComfyUI's own lists to the picture and the answer on the canvas."""
 
+import re
+
 import pytest
 from canvas import Canvas
 from comfy_server import PACK
@@ -21,8 +23,9 @@ def wait_for_picture(canvas: Canvas, kind: str, width: int) -> None:
     )
 
 
+@pytest.mark.both
 def test_the_list_of_templates_shows_a_picture_for_each(canvas: Canvas) -> None:
-    canvas.command("Comfy.BrowseTemplates")
+    canvas.browse_templates()
     for name in NAMES:
         card = f'[data-testid="template-workflow-{name}"]'
         canvas.page.locator(card).scroll_into_view_if_needed()
@@ -56,8 +59,9 @@ def test_the_template_opens_runs_and_shows_what_came_out(canvas: Canvas, name: s
 @pytest.mark.both
 def test_the_blueprint_comes_from_the_node_library_and_runs(canvas: Canvas) -> None:
     canvas.command("Workspace.ToggleSidebarTab.node-library")
-    canvas.page.get_by_placeholder("Search Nodes...").fill(BLUEPRINT)
-    canvas.page.get_by_text(BLUEPRINT, exact=True).first.click()
+    search = canvas.page.get_by_placeholder(re.compile("search", re.IGNORECASE)).locator("visible=true").first
+    search.fill(BLUEPRINT)
+    canvas.page.get_by_text(BLUEPRINT, exact=True).locator("visible=true").first.click()
     canvas.page.mouse.click(420, 700)  # newer frontends hang it on the pointer until a click puts it down
     canvas.page.wait_for_function("app.graph._nodes.length === 1")
     canvas.command("Workspace.ToggleSidebarTab.node-library")

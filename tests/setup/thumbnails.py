@@ -13,6 +13,7 @@ from janus_core.conversation import Conversation
 from janus_core.processing import IMAGE_TAG
 
 SIDE = 512
+TOP = 76  # pixels left free, as newer frontends lay a badge on the top left
 SEEN = "a yellow triangle, a blue ring and a red square on a white background"
 INK, PAPER, ACCENT = "#e8e8ec", "#1e2230", "#5b8cff"
 
@@ -50,14 +51,21 @@ def large(picture: Image.Image, side: int = SIDE) -> Image.Image:
     return picture.resize((side, side), Image.Resampling.LANCZOS)
 
 
+def framed(picture: Image.Image) -> Image.Image:
+    """A picture below the free strip."""
+    card, side = Image.new("RGB", (SIDE, SIDE), PAPER), SIDE - TOP - 16
+    card.paste(large(picture, side), ((SIDE - side) // 2, TOP))
+    return card
+
+
 def captioned(picture: Image.Image, question: str, answer: str) -> Image.Image:
     """A picture above its question and answer."""
     card = Image.new("RGB", (SIDE, SIDE), PAPER)
-    card.paste(large(picture, 380), ((SIDE - 380) // 2, 0))
+    card.paste(large(picture, 320), ((SIDE - 320) // 2, TOP))
     pen = ImageDraw.Draw(card)
-    pen.text((SIDE / 2, 416), question, ACCENT, ImageFont.load_default(24), "mm")
+    pen.text((SIDE / 2, 430), question, ACCENT, ImageFont.load_default(24), "mm")
     size = min(32, 32 * 470 / ImageFont.load_default(32).getlength(answer))
-    pen.text((SIDE / 2, 464), answer, INK, ImageFont.load_default(size), "mm")
+    pen.text((SIDE / 2, 474), answer, INK, ImageFont.load_default(size), "mm")
     return card
 
 
@@ -66,7 +74,7 @@ def talk(turns: list[str]) -> Image.Image:
     card, font = Image.new("RGB", (SIDE, SIDE), PAPER), ImageFont.load_default(30)
     pen = ImageDraw.Draw(card)
     for i, text in enumerate(turns):
-        width, y = font.getlength(text) + 48, 44 + i * 112
+        width, y = font.getlength(text) + 48, TOP + 12 + i * 104
         x = SIDE - 28 - width if i % 2 == 0 else 28
         pen.rounded_rectangle((x, y, x + width, y + 76), 24, ACCENT if i % 2 == 0 else "#3a4054")
         pen.text((x + width / 2, y + 38), text, INK, font, "mm")
@@ -75,10 +83,10 @@ def talk(turns: list[str]) -> Image.Image:
 
 def enlarged(picture: Image.Image) -> Image.Image:
     """The enlarged picture, with the original size in a corner."""
-    card, small = large(picture), picture.resize((128, 128), Image.Resampling.NEAREST)
+    card, small = framed(picture), picture.resize((108, 108), Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(card)
-    pen.rectangle((16, SIDE - 152, 151, SIDE - 17), INK)
-    card.paste(small, (20, SIDE - 148))
+    pen.rectangle((16, SIDE - 132, 131, SIDE - 17), INK)
+    card.paste(small, (20, SIDE - 128))
     return card
 
 
@@ -93,7 +101,7 @@ def tokenised(picture: Image.Image, tokens: janus_core.ImageTokens) -> Image.Ima
     ImageDraw.Draw(half).polygon([(0, 0), (SIDE, 0), (0, SIDE)], 255)
     card = Image.composite(large(picture), codes, half)
     ImageDraw.Draw(card).line([(SIDE, 0), (0, SIDE)], ACCENT, 4)
-    return card
+    return framed(card)
 
 
 def shapes(painter: Painter) -> Image.Image:
@@ -110,7 +118,7 @@ def thumbnails(painter: Painter) -> dict[str, Image.Image]:
     }
     pictures = {name: painter.picture(tokens) for name, tokens in drawn.items()}
     asked = {"draw_then_describe": pictures["draw_then_describe"], "describe_image": shapes(painter)}
-    cards = {name: large(picture) for name, picture in pictures.items()}
+    cards = {name: framed(picture) for name, picture in pictures.items()}
     cards["draw_and_upscale"] = enlarged(pictures["draw_and_upscale"])
     cards["tokens_decode"] = tokenised(pictures["tokens_decode"], drawn["tokens_decode"])
     messages = [node["inputs"]["message"] for node in shipped("chat").values() if node["class_type"] == "JanusChat"]

@@ -129,10 +129,14 @@ class Canvas:
         """The open workflow as the frontend would save it."""
         return json.loads(self.page.evaluate("JSON.stringify(app.graph.serialize())"))
 
+    def browse_templates(self) -> None:
+        """Show this pack's workflows in ComfyUI's own list of templates."""
+        self.command("Comfy.BrowseTemplates")
+        self.page.get_by_text(NAME, exact=True).first.click()
+
     def open_template(self, name: str) -> None:
         """Open one of this pack's workflows from ComfyUI's own list of templates, by clicking."""
-        self.command("Comfy.BrowseTemplates")
-        self.page.get_by_text(NAME, exact=True).click()
+        self.browse_templates()
         self.page.get_by_test_id(f"template-workflow-{name}").click()
         self.page.get_by_test_id("template-workflows-content").wait_for(state="hidden")
         self.page.wait_for_function("app.graph._nodes.length > 0")

@@ -3,7 +3,7 @@ import { copyButton, make, showOn } from "./panel.js"
 
 showOn("JanusDescribeImage", (output) => output?.text, {
     kept: () => true,
-    height: (output) => Math.min(220, 74 + 30 * (output?.text.length ?? 1)),
+    height: 150,
     draw(element, output) {
         const answers = output?.text ?? []
         const numbered = answers.length > 1

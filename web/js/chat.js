@@ -23,7 +23,7 @@ function reply(node) {
 
 showOn("JanusChat", (output) => output?.janus_turns, {
     kept: (node) => node.properties.janus_keep === true,
-    height: () => 190,
+    height: 190,
     draw(element, output, node) {
         const turns = output?.janus_turns ?? []
         const talk = make("div", "janus-scroll", {},

@@ -48,7 +48,7 @@ export function noteChange() {
 }
 
 /** The node that a run's id stands for: "7", or "3:7" for node 7 inside of subgraph node 3. */
-function nodeAt(id) {
+export function nodeAt(id) {
     let graph = app.rootGraph ?? app.graph
     let node
     for (const part of String(id).split(":")) {
@@ -62,28 +62,38 @@ function nodeAt(id) {
 const session = new Map()
 const keyOf = (node) => `${(app.rootGraph ?? app.graph).id}/${node.graph?.id}/${node.id}`
 
+const ERROR_HEIGHT = 84
+
+/** The wheel scrolls what is longer than its panel, pictures sideways; over anything else it zooms the canvas. */
+function scroll(element, turned) {
+    const strip = element.querySelector(".janus-pictures")
+    if (element.querySelector(".janus-scroll:hover, .janus-error:hover")) turned.stopPropagation()
+    else if (strip?.scrollWidth > strip?.clientWidth && !turned.ctrlKey) {
+        turned.stopPropagation()
+        turned.preventDefault()
+        strip.scrollLeft += turned.deltaY || turned.deltaX
+    }
+}
+
 /**
- * Give the nodes of a type a panel.
+ * Give the nodes of a type a panel, `height` pixels high or more.
  *
  * `draw(element, output, node)` fills it from what the node has to show, null being nothing yet; it is called while a
  * run goes on, at its end, and when the output comes back with the workflow, its tab or the queue's history. With
- * `kept(node)` the output is saved in the workflow. `height(output)` is the room the panel needs, `most(output)`
- * the room it can use.
+ * `kept(node)` the output is saved in the workflow. Above it an error is shown, see errors.js.
  */
-export function showOn(type, shows, { draw, kept, height, most }) {
+export function showOn(type, shows, { draw, kept, height }) {
     const panels = new WeakMap()
 
     function show(node, output, ended) {
         const panel = panels.get(node)
         if (!panel || !shows(output)) return
         panel.output = output
-        draw(panel.element, output, node)
+        draw(panel.shown, output, node)
         if (ended) {
             session.set(keyOf(node), output)
             save(node)
         }
-        const [width, least] = node.computeSize()
-        if (node.size[1] < least) node.setSize([Math.max(node.size[0], width), least])
         node.setDirtyCanvas(true, true)
     }
 
@@ -99,23 +109,38 @@ export function showOn(type, shows, { draw, kept, height, most }) {
         name: `janus.${type}`,
         nodeCreated(node) {
             if (node.comfyClass !== type) return
-            const element = make("div", "janus-panel")
+            const shown = make("div", "janus-shown")
+            const error = make("div", "janus-error", { role: "alert", hidden: true })
+            // Nodes 2.0 of 1.32.9 gives spare height to what has the class widget-expands.
+            const element = make("div", "janus-panel widget-expands", {}, error, shown)
+            const least = () => Math.max(height, error.hidden ? 0 : ERROR_HEIGHT)
             for (const event of ["pointerdown", "contextmenu", "dblclick"])
                 element.addEventListener(event, (happened) => happened.stopPropagation())
-            element.addEventListener("wheel", (turned) => {
-                if (element.querySelector(".janus-scroll")?.matches(":hover")) turned.stopPropagation()
-            })
-            const panel = { element, output: null, save: () => save(node) }
+            element.addEventListener("wheel", (turned) => scroll(element, turned))
+            let added = 0 // height that the node got for an error, and gives back
+            const panel = { shown, output: null, save: () => save(node) }
+            panel.setError = (text) => {
+                error.textContent = text
+                error.hidden = !text
+                element.style.minHeight = `${least()}px` // for Nodes 2.0, which does not ask getMinHeight
+                const more = text ? Math.max(0, node.computeSize()[1] - node.size[1]) : -added
+                added += more
+                if (more) node.setSize([node.size[0], node.size[1] + more])
+                node.setDirtyCanvas(true, true)
+            }
             panels.set(node, panel)
             node.janusPanel = panel
             const widget = node.addDOMWidget("janus_panel", "JANUS_PANEL", element, {
                 serialize: false,
                 hideOnZoom: false,
-                getMinHeight: () => height(panel.output),
-                getMaxHeight: most && (() => most(panel.output)),
+                hideInPanel: true, // of properties, which would take the element off the node
+                getMinHeight: least,
             })
             widget.serialize = false
-            draw(element, null, node)
+            element.style.minHeight = `${least()}px`
+            draw(shown, null, node)
+            const room = node.computeSize() // which a new node has in Nodes 2.0 only when it is told
+            node.setSize([...node.size].map((size, i) => Math.max(size, room[i])))
             const { onExecuted } = node
             node.onExecuted = function (output) {
                 onExecuted?.call(this, output)

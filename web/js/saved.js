@@ -4,10 +4,11 @@ import { make, showOn } from "./panel.js"
 
 showOn("JanusSave", (output) => output?.text, {
     kept: () => false,
-    height: (output) => (output ? 56 : 0),
+    height: 56,
     draw(element, output) {
         const path = output?.text[0]
-        element.replaceChildren(...(path ? [make("div", "janus-scroll", {}, make("span", "janus-text", { textContent: path }))] : []))
+        const text = path ? make("span", "janus-text", { textContent: path }) : make("span", "janus-quiet", { textContent: "The new file's place appears here." })
+        element.replaceChildren(make("div", "janus-scroll", {}, text))
     },
 })
 

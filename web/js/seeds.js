@@ -1,7 +1,7 @@
-// Janus Text-to-Image: its last pictures, each with the seed that draws it again alone.
+// Janus Text-to-Image: the preview while it draws, then its pictures, each with the seed that draws it again alone.
 import { app } from "../../../scripts/app.js"
 import { api } from "../../../scripts/api.js"
-import { make, noteChange, setWidget, showOn } from "./panel.js"
+import { make, nodeAt, noteChange, setWidget, showOn } from "./panel.js"
 
 /** Put a picture's seed into the node: it then draws just that picture, again and again. */
 function useSeed(node, seed) {
@@ -16,22 +16,35 @@ const usable = (seed) => Number.isSafeInteger(Number(seed))
 
 showOn("JanusTextToImage", (output) => output?.janus_pictures, {
     kept: () => false,
-    height: (output) => (output ? 92 : 0),
-    most: (output) => (output ? 92 : 0),
+    height: 200,
     draw(element, output, node) {
-        const pictures = (output?.janus_pictures ?? []).map(({ seed, filename, subfolder, type }) => {
+        const pictures = (output?.janus_pictures ?? []).map(({ seed, filename, subfolder, type }, i, all) => {
             const place = new URLSearchParams({ filename, subfolder, type })
             const title = usable(seed) ? `Seed ${seed}. Click to use it.` : `Seed ${seed}, too large for the canvas`
             return make("button", "janus-picture", { title, disabled: !usable(seed), onclick: () => useSeed(node, seed) },
                 make("img", "", { src: api.apiURL(`/view?${place}`), alt: title, draggable: false }),
-                make("span", "", { textContent: seed }))
+                make("span", "", { textContent: all.length > 1 ? `seed ${seed} (${i + 1} of ${all.length})` : `seed ${seed}` }))
         })
+        if (!pictures.length) pictures.push(make("span", "janus-quiet", { textContent: "The pictures appear here." }))
         element.replaceChildren(make("div", "janus-pictures", {}, ...pictures))
     },
 })
 
+// A preview frame takes the place of the last run's pictures.
+api.addEventListener("b_preview_with_metadata", ({ detail }) => {
+    const node = nodeAt(detail.displayNodeId)
+    if (node?.comfyClass !== "JanusTextToImage") return
+    const src = URL.createObjectURL(detail.blob)
+    const frame = make("img", "", { src, alt: "Preview", draggable: false, onload: () => URL.revokeObjectURL(src) })
+    node.janusPanel.shown.replaceChildren(make("div", "janus-pictures", {}, make("div", "janus-picture", {}, frame)))
+})
+
 app.registerExtension({
     name: "janus.seeds",
+    nodeCreated(node) {
+        // The classic renderer would draw the preview a second time here; for Nodes 2.0 see panel.css.
+        if (node.comfyClass === "JanusTextToImage") node.onDrawBackground = () => {}
+    },
     getNodeMenuItems(node) {
         const pictures = node.janusPanel?.output?.janus_pictures ?? []
         return pictures.filter(({ seed }) => usable(seed)).map(({ seed }, i) => ({
