@@ -76,6 +76,7 @@ def take(canvas: Canvas, path: Path, clip: Any = None) -> None:
 
 def run_template(canvas: Canvas, name: str) -> None:
     canvas.blank()
+    canvas.server.post("/free", {"free_memory": True})  # this ComfyUI shows no pictures that come from the cache
     canvas.open_template(name)
     canvas.run()
 
