@@ -12,7 +12,7 @@ from .nodes.lora import JanusLoRA
 from .nodes.sampling import JanusSampling
 from .nodes.save import JanusSave
 from .nodes.seeds import add_seeds_to_metadata
-from .nodes.tokens import JanusVQDecode
+from .nodes.tokens import JanusVQDecode, JanusVQEncode
 
 WEB_DIRECTORY = "web"
 
@@ -32,6 +32,7 @@ class JanusExtension(ComfyExtension):
             JanusDescribeImage,
             JanusChat,
             JanusVQDecode,
+            JanusVQEncode,
             JanusSave,
         ]
 

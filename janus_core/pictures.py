@@ -1,4 +1,4 @@
-"""Pictures as tensors: reading, checks, 8-bit conversion, transparency, and SigLIP's preprocessing.
+"""Pictures as tensors: reading, checks, 8-bit conversion, transparency, fitting, and SigLIP's preprocessing.
 
 A picture is float [H, W, 3], red, green and blue in 0..1, as in ComfyUI.
 """
@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from .errors import InputError
 
 MIN_SIDE = 14  # pixels, as in the original's preprocessing
+FITS = ("crop", "pad", "stretch")
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,37 @@ def over_white(images: Tensor) -> Tensor:
         return images
     alpha = images[..., 3:]
     return images[..., :3] * alpha + (1 - alpha)
+
+
+def fitted(images: Tensor, size: tuple[int, int], how: str) -> Tensor:
+    """Pictures float [N, H, W, 3] at a `size` (height, width), float32 in 0..1; those that have it keep every pixel.
+
+    `how` is one of FITS: "crop" cuts off what is too long, equally at both ends, "pad" adds white there instead, and
+    "stretch" changes the proportions. Scaling is bicubic with antialiasing. Raises InputError for another `how`.
+    """
+    if how not in FITS:
+        raise InputError(f"There is no way {how!r} to fit a picture: choose {', '.join(FITS)}.")
+    height, width = images.shape[1:3]
+    if how == "crop":  # before scaling, to the proportions of `size`
+        rows = min(height, max(1, round(width * size[0] / size[1])))
+        columns = min(width, max(1, round(height * size[1] / size[0])))
+        top, left = (height - rows) // 2, (width - columns) // 2
+        images = images[:, top : top + rows, left : left + columns]
+    scaled = size
+    if how == "pad":
+        scale = min(size[0] / height, size[1] / width)
+        scaled = max(1, round(height * scale)), max(1, round(width * scale))
+    images = images.float().clamp(0, 1)
+    if images.shape[1:3] != scaled:
+        channels_first = images.permute(0, 3, 1, 2)
+        channels_first = F.interpolate(channels_first, scaled, mode="bicubic", antialias=True, align_corners=False)
+        images = channels_first.permute(0, 2, 3, 1).clamp(0, 1)  # bicubic overshoots at edges
+    if scaled != size:
+        white = images.new_ones(len(images), *size, 3)
+        top, left = (size[0] - scaled[0]) // 2, (size[1] - scaled[1]) // 2
+        white[:, top : top + scaled[0], left : left + scaled[1]] = images
+        images = white
+    return images.contiguous()
 
 
 def read_picture(path: Path) -> Image.Image:

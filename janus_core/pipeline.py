@@ -116,6 +116,13 @@ class Janus:
         """How many tokens the model can hold at once."""
         return self.model.config.llama.max_position_embeddings
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the pictures that it draws, in pixels."""
+        height, width = self.model.config.grid
+        factor = self.model.config.vq.downsampling
+        return height * factor, width * factor
+
     def generate(
         self,
         prompt: str,
@@ -266,22 +273,36 @@ class Janus:
         return Need(memory.DECODING, work)
 
     @torch.no_grad()
-    def encode(self, images: Tensor) -> ImageTokens:
+    def encode(self, images: Tensor, *, progress: Callable[[int, int], object] | None = None) -> ImageTokens:
         """Pictures of any float type and number, [N, H, W, 3] in 0..1, sides multiples of the VQ's 16 pixels -> their codes.
 
+        `progress(pictures encoded, pictures)` is called after each picture and may raise to stop.
         Raises InputError for other sides, shapes or types, and for NaN.
         """
+        grid, ids = self._grid_of(images), []
+        what = f"encoding a batch of {len(images)}"
+        with says_what_to_lower(what, "encode fewer or smaller ones at once", self.device), self._alone():
+            for image in images:
+                pixels = (image[None].clamp(0, 1) * 2 - 1).permute(0, 3, 1, 2).to(self.device, self.vq_dtype)
+                ids.append(self.model.gen_vision_model.encode(pixels)[1])
+                if progress is not None:
+                    progress(len(ids), len(images))
+            return ImageTokens(torch.cat(ids), grid, self.codebook)
+
+    def encoding_need(self, images: Tensor) -> Need:
+        """What `encode` needs on the device, where one picture is at a time. Raises InputError as `encode` does."""
+        work = memory.decoding_bytes(self.model.config, self.precision, pictures=1, grid=self._grid_of(images))
+        return Need(memory.DECODING, work)
+
+    def _grid_of(self, images: Tensor) -> tuple[int, int]:
+        """The grid (h, w) of the codes of pictures. Raises InputError for what `encode` cannot take."""
         factor = self.model.config.vq.downsampling
         height, width = check_images(images).shape[1:3]
         if height % factor or width % factor:
             raise InputError(
                 f"The picture is {width} x {height} pixels: crop or scale both sides to multiples of {factor}."
             )
-        what = f"encoding a batch of {len(images)}"
-        with says_what_to_lower(what, "encode fewer or smaller ones at once", self.device), self._alone():
-            pixels = (images.clamp(0, 1) * 2 - 1).permute(0, 3, 1, 2).to(self.device, self.vq_dtype)
-            ids = torch.cat([self.model.gen_vision_model.encode(one[None])[1] for one in pixels])
-        return ImageTokens(ids, (height // factor, width // factor), self.codebook)
+        return height // factor, width // factor
 
     def answer(
         self,

@@ -83,6 +83,10 @@ class HostedJanus:
         core = self.ready(self.core.decoding_need(tokens))
         return core.decode(tokens, progress=raise_if_interrupted).to(comfy.model_management.intermediate_device())
 
+    def encode(self, images: torch.Tensor) -> ImageTokens:
+        """The tokens of pictures [N, H, W, 3]. Raises InputError as `Janus.encode`, and when the user interrupts."""
+        return self.ready(self.core.encoding_need(images)).encode(images, progress=raise_if_interrupted)
+
     def with_lora(self, layers: list[LoraLayer], strength: float) -> HostedJanus:
         """This Janus with one more LoRA. Both share their weights, which ComfyUI patches when it loads a part."""
         patched = copy.copy(self)

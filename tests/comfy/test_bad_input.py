@@ -201,6 +201,7 @@ GRAPHS = {
     "JanusDescribeImage": shipped("describe_image"),
     "JanusChat": shipped("chat"),
     "JanusVQDecode": shipped("tokens_decode"),
+    "JanusVQEncode": shipped("encode_decode"),
     "JanusSave": SAVING,
 }
 WHATEVER: list[Any] = [5, None, ["a", "b", "c"], {"a": 1}, {"tensor": 5000}]
@@ -219,6 +220,8 @@ INPUTS = [
     ("JanusDescribeImage", "image"),
     ("JanusChat", "history"),
     ("JanusVQDecode", "tokens"),
+    ("JanusVQEncode", "image"),
+    ("JanusVQEncode", "fit"),
     ("JanusSave", "checkpoint"),
     ("JanusSave", "dtype"),
     ("JanusSave", "filename"),
@@ -293,6 +296,18 @@ def test_a_picture_of_nan(server: ComfyServer, describing: Graph) -> None:
         "inputs": {"image1": image, "image2": image, "blend_factor": NAN, "blend_mode": "normal"},
     }
     assert "NaN" in fails(server, change(describing, "JanusDescribeImage", image=["nan", 0]))
+
+
+def test_a_picture_of_nothing_or_nan_is_not_encoded(server: ComfyServer) -> None:
+    graph = shipped("encode_decode")
+    graph["other"] = {"class_type": "Whatever", "inputs": {"value": {"shape": [1, 0, 8, 3]}}}
+    assert "The pictures have shape" in fails(server, change(graph, "JanusVQEncode", image=["other", 0]))
+    image = [node_of(graph, "LoadImage"), 0]
+    graph["other"] = {
+        "class_type": "ImageBlend",
+        "inputs": {"image1": image, "image2": image, "blend_factor": NAN, "blend_mode": "normal"},
+    }
+    assert "NaN" in fails(server, graph)
 
 
 def test_tokens_of_a_model_with_another_codebook(server: ComfyServer) -> None:

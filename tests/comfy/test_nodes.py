@@ -21,6 +21,7 @@ NODES = {
     "JanusDescribeImage": "Janus Describe Image",
     "JanusChat": "Janus Chat",
     "JanusVQDecode": "VQ Decode",
+    "JanusVQEncode": "VQ Encode",
     "JanusSave": "Save Janus",
 }
 

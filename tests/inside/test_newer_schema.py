@@ -14,6 +14,7 @@ NODES = (
     "describe.JanusDescribeImage",
     "chat.JanusChat",
     "tokens.JanusVQDecode",
+    "tokens.JanusVQEncode",
 )
 WANTED = {
     "generate.JanusTextToImage": {"deepseek", "text to image", "autoregressive"},

@@ -146,6 +146,16 @@ def small_nodes_pictures(canvas: Canvas) -> None:
     draw = canvas.add("JanusTextToImage", (440, 0), prompt="a red circle in the center")
     canvas.link(sampling, "sampling", draw, "sampling")
     shoot(canvas, HELP / "JanusSampling.jpg", sampling, draw)
+    canvas.blank()
+    load = canvas.add("JanusLoader", (0, 0))
+    photo = canvas.add("LoadImage", (0, 160), image="example.png")
+    encode = canvas.add("JanusVQEncode", (420, 0))
+    seen = canvas.add("PreviewImage", (760, 0))
+    canvas.link(load, "janus", encode, "janus")
+    canvas.link(photo, "IMAGE", encode, "image")
+    canvas.link(encode, "fitted", seen, "images")
+    canvas.run()
+    shoot(canvas, HELP / "JanusVQEncode.jpg", load, photo, encode, seen)
 
 
 def main() -> None:

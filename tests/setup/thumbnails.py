@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from comfy_server import PACK, node_of, shipped
 from PIL import Image, ImageDraw, ImageFont
 
 import janus_core
 from janus_core.conversation import Conversation
+from janus_core.pictures import from_uint8
 from janus_core.processing import IMAGE_TAG
 
 SIDE = 512
 TOP = 76  # pixels left free, as newer frontends lay a badge on the top left
 SEEN = "a yellow triangle, a blue ring and a red square on a white background"
 INK, PAPER, ACCENT = "#e8e8ec", "#1e2230", "#5b8cff"
+
+
+def pixels_of(picture: Image.Image) -> torch.Tensor:
+    """A picture as float [H, W, 3] in 0..1."""
+    return from_uint8(np.array(picture))
 
 
 class Painter:
@@ -31,6 +38,10 @@ class Painter:
         """One picture in its own size."""
         return Image.fromarray((self.janus.decode(tokens)[0] * 255).round().byte().numpy())
 
+    def encoded(self, picture: Image.Image) -> janus_core.ImageTokens:
+        """The tokens of a picture in the model's own size."""
+        return self.janus.encode(pixels_of(picture)[None])
+
     def drawn_by(self, name: str) -> janus_core.ImageTokens:
         """What the first Janus Text-to-Image of a shipped workflow draws."""
         graph = shipped(name)
@@ -39,8 +50,7 @@ class Painter:
 
     def conversation(self, picture: Image.Image, messages: list[str]) -> list[str]:
         """Ask a list of messages about a picture. Returns messages and answers in turn."""
-        pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).view(*picture.size, 3) / 255
-        talk = Conversation()
+        talk, pixels = Conversation(), pixels_of(picture)
         for message in messages:
             talk = talk.ask(message, [] if talk.turns else [pixels])
             talk = talk.with_answer(self.janus.answer(list(talk.turns), list(talk.pictures)))
@@ -90,13 +100,29 @@ def enlarged(picture: Image.Image) -> Image.Image:
     return card
 
 
-def tokenised(picture: Image.Image, tokens: janus_core.ImageTokens) -> Image.Image:
-    """The picture on one side of the diagonal, its tokens on the other."""
+def code_numbers(tokens: janus_core.ImageTokens) -> Image.Image:
+    """The first picture's codes, as numbers in their places."""
     codes = Image.new("RGB", (SIDE, SIDE), PAPER)
     pen, (rows, columns) = ImageDraw.Draw(codes), tokens.grid
     for i, code in enumerate(tokens.ids[0].tolist()):
         x, y = (i % columns + 0.5) * SIDE / columns, (i // columns + 0.5) * SIDE / rows
         pen.text((x, y), str(code), INK, ImageFont.load_default(26), "mm")
+    return codes
+
+
+def there_and_back(picture: Image.Image, tokens: janus_core.ImageTokens, decoded: Image.Image) -> Image.Image:
+    """The picture and what its tokens decode to, at two corners of the tokens."""
+    card, side = code_numbers(tokens), 280
+    pen = ImageDraw.Draw(card)
+    for one, corner in ((picture, 16), (decoded, SIDE - 16 - side)):
+        card.paste(large(one, side), (corner, corner))
+        pen.rectangle((corner - 4, corner - 4, corner + side + 3, corner + side + 3), outline=ACCENT, width=4)
+    return card
+
+
+def tokenised(picture: Image.Image, tokens: janus_core.ImageTokens) -> Image.Image:
+    """The picture on one side of the diagonal, its tokens on the other."""
+    codes = code_numbers(tokens)
     half = Image.new("L", (SIDE, SIDE), 0)
     ImageDraw.Draw(half).polygon([(0, 0), (SIDE, 0), (0, SIDE)], 255)
     card = Image.composite(large(picture), codes, half)
@@ -121,6 +147,9 @@ def thumbnails(painter: Painter) -> dict[str, Image.Image]:
     cards = {name: framed(picture) for name, picture in pictures.items()}
     cards["draw_and_upscale"] = enlarged(pictures["draw_and_upscale"])
     cards["tokens_decode"] = tokenised(pictures["tokens_decode"], drawn["tokens_decode"])
+    seen = shapes(painter)
+    tokens = painter.encoded(seen)
+    cards["encode_decode"] = there_and_back(seen, tokens, painter.picture(tokens))
     messages = [node["inputs"]["message"] for node in shipped("chat").values() if node["class_type"] == "JanusChat"]
     cards["chat"] = talk(painter.conversation(pictures["chat"], messages))
     for name, picture in asked.items():

@@ -64,6 +64,14 @@ def test_drawing_and_decoding(middling, count, cfg_weight):
     close_above(memory.decoding_bytes(config, middling.dtype, pictures=count), decoding.peak)
 
 
+@pytest.mark.parametrize("count", [1, 4])
+def test_encoding(middling, pictures, count):
+    images = pictures(count)
+    with LiveBytes([*middling.model.parameters(), images]) as encoding:
+        middling.encode(images)
+    assert encoding.peak <= middling.encoding_need(images).bytes
+
+
 @pytest.mark.parametrize(("count", "window"), [(1, 4), (1, 16), (4, 8)])
 def test_drawing_ahead(middling, count, window):
     with LiveBytes(list(middling.model.parameters())) as drawing:

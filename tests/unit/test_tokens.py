@@ -85,6 +85,17 @@ def test_encode_takes_any_sides_of_whole_codes(janus, width, height):
     assert janus.decode(tokens).shape == image.shape
 
 
+def test_encoding_says_after_each_picture_how_many_are_done(janus, pictures):
+    done = []
+    janus.encode(pictures(3), progress=lambda *counts: done.append(counts))
+    assert done == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_pictures_of_the_models_own_size_have_its_grid(janus):
+    height, width = janus.size
+    assert janus.encode(torch.rand(1, height, width, 3)).grid == janus.generate("a red circle").grid
+
+
 def test_the_batch_size_is_the_length(tokens):
     assert len(tokens()) == 2
 
@@ -111,8 +122,9 @@ def test_damaged_tokens_are_refused(janus, tokens, changes, match):
 
 @pytest.mark.parametrize(("width", "height"), [(95, 96), (96, 100), (8, 8)])
 def test_encode_refuses_sides_that_are_not_whole_codes(janus, width, height):
-    with pytest.raises(InputError, match=f"{width} x {height} pixels.*multiples of 16"):
-        janus.encode(torch.rand(1, height, width, 3))
+    for refusing in (janus.encode, janus.encoding_need):
+        with pytest.raises(InputError, match=f"{width} x {height} pixels.*multiples of 16"):
+            refusing(torch.rand(1, height, width, 3))
 
 
 @pytest.mark.parametrize("shape", [(96, 96, 3), (1, 96, 96, 1), (1, 96, 96, 4), (0, 96, 96, 3), (1, 0, 96, 3)])
