@@ -19,7 +19,7 @@ from .generation.codes import Drawing
 from .generation.cpu_kernels import fast_layers
 from .generation.execution import Execution
 from .generation.jacobi import draw_codes_jacobi
-from .generation.sampling import Sampling, check_finite
+from .generation.sampling import Sampling, check_finite, is_finite
 from .generation.self_check import decide
 from .memory import Need, says_what_to_lower
 from .model.janus import JanusModel
@@ -33,6 +33,7 @@ from .weights.loading import load_model
 
 DEFAULT_CHECKPOINT = "janus-mini"
 SAMPLERS = ("sequential", "jacobi")
+MAX_COUNT = 2**20  # pictures at once: no memory holds so many, and sizes with more overflow 64 bits
 DEFAULT_SHA256 = "5d7092d237b8bc2179b9c9c569ae546df88b64e30e4cb70c0ffc42daec159943"  # of its model.safetensors
 # Of its codes, int64, of 4 pictures of "a red circle" with seeds 0 to 3, in fp32 on a CPU.
 DEFAULT_TOKENS_SHA256 = "7a8fb2b01429f9b552b215eb527891cb053056f92cfb6ec9e89acefac2eda4e1"
@@ -207,10 +208,12 @@ class Janus:
         cfg_weight = self.defaults.cfg_weight if cfg_weight is None else cfg_weight
         if count < 1:
             raise InputError(f"The batch size is {count}: ask for at least one picture.")
+        if count > MAX_COUNT:
+            raise InputError(f"The batch size is {count}, more than the limit of {MAX_COUNT}: draw fewer at once.")
         for weight in (cfg_weight, cfg_weight if cfg_end is None else cfg_end):
-            if not math.isfinite(weight):
+            if not is_finite(weight):
                 raise InputError(f"The CFG weight is {weight}: give a number, usually between 1 and 10.")
-        if not (math.isfinite(cfg_power) and cfg_power > 0):
+        if not (is_finite(cfg_power) and cfg_power > 0):
             raise InputError(f"cfg_power is {cfg_power}: give a number above 0; 1 is a straight way to cfg_end.")
         if sampler not in SAMPLERS:
             raise InputError(f"There is no sampler {sampler!r}: choose 'sequential' or 'jacobi'.")
@@ -225,11 +228,11 @@ class Janus:
             steps=steps,
             count=count,
             seed=seed,
-            cfg_weight=cfg_weight,
-            cfg_end=cfg_end,
-            cfg_power=cfg_power,
+            cfg_weight=float(cfg_weight),
+            cfg_end=None if cfg_end is None else float(cfg_end),
+            cfg_power=float(cfg_power),
             sampling=sampling,
-            window=window if sampler == "jacobi" else 1,
+            window=min(window, steps) if sampler == "jacobi" else 1,
         )
 
     @torch.no_grad()
