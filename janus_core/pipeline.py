@@ -13,7 +13,7 @@ from torch import Tensor
 
 from . import memory
 from .defaults import DrawingDefaults
-from .errors import InputError, context_exceeded
+from .errors import InputError, context_exceeded, shown
 from .generation import image, text
 from .generation.codes import Drawing
 from .generation.cpu_kernels import fast_layers
@@ -216,7 +216,7 @@ class Janus:
         if not (is_finite(cfg_power) and cfg_power > 0):
             raise InputError(f"cfg_power is {cfg_power}: give a number above 0; 1 is a straight way to cfg_end.")
         if sampler not in SAMPLERS:
-            raise InputError(f"There is no sampler {sampler!r}: choose 'sequential' or 'jacobi'.")
+            raise InputError(f"There is no sampler {shown(repr(sampler))}: choose 'sequential' or 'jacobi'.")
         if window < 1:
             raise InputError(f"The window is {window}: look at least 1 code ahead.")
         ids = self.processor.drawing_prompt(prompt)

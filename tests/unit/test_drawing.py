@@ -191,6 +191,15 @@ def test_settings_out_of_range_are_refused(janus, setting, match):
         janus.generate(PROMPT, **setting)
 
 
+@pytest.mark.parametrize(
+    "use", [lambda it, name: it.generate(PROMPT, sampler=name), lambda _, name: janus_core.load(dtype=name)]
+)
+def test_a_name_of_any_length_is_said_in_short(janus, use):
+    with pytest.raises(InputError, match="There is no (sampler|dtype) 'xxx") as caught:
+        use(janus, "x" * 10_000)
+    assert len(str(caught.value)) < 400
+
+
 @pytest.mark.parametrize("name", ["cfg_weight", "cfg_end", "cfg_power", "temperature", "entropy_temperature"])
 def test_a_whole_number_of_more_than_64_bits_draws_as_the_equal_float(janus, name):
     expected = janus.generate(PROMPT, **({"cfg_end": 3.0} | {name: float(2**70)})).ids
