@@ -389,12 +389,17 @@ class Janus:
         )
 
     def answering_need(self, question: str | list[Turn], pictures: int = 0, *, max_new_tokens: int = 512) -> Need:
-        """What `answer` about that many pictures needs on the device. Raises InputError for an empty question."""
+        """What `answer` about that many pictures needs on the device.
+
+        Raises InputError for an empty question and a context too long.
+        """
+        prompt = len(self.processor.question_prompt(question, pictures))
+        self._check_length(prompt, max_new_tokens, "question")
         work = memory.answering_bytes(
             self.model.config,
             self.precision,
             rows=1,
-            prompt=len(self.processor.question_prompt(question, pictures)),
+            prompt=prompt,
             new=max_new_tokens,
             pictures=pictures,
         )

@@ -221,7 +221,9 @@ def _spoil_tensors(state: dict[str, Any], draw: Random, *, plain: bool) -> str:
         "float64": lambda: tensor.double(),
         "float8": lambda: tensor.float().to(torch.float8_e5m2),
         "complex": lambda: tensor.float().to(torch.complex64),
-        "huge": lambda: torch.full_like(tensor, 3e38) if tensor.is_floating_point() else tensor,
+        "huge": lambda: (
+            torch.full_like(tensor, torch.finfo(tensor.dtype).max) if tensor.is_floating_point() else tensor
+        ),
         "NaN": lambda: torch.full_like(tensor, math.nan) if tensor.is_floating_point() else tensor,
     }
     if not plain:

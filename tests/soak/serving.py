@@ -19,7 +19,8 @@ from sample_files import write_input_pictures
 from settings import odd_text
 
 NAMES = {kind.__name__ for kind in SENTENCES}
-VALUES = [value for value in ODD_VALUES if value is not DEEP]
+# A list of two is a link; one to nowhere is ComfyUI's own to refuse.
+VALUES = [value for value in ODD_VALUES if value is not DEEP and not (isinstance(value, list) and len(value) == 2)]
 SHIPPED = ("text_to_image", "describe_image", "chat", "tokens_decode", "draw_then_describe")
 
 
