@@ -2,6 +2,7 @@
 # make check         lint, types and the fast unit tests, in under two minutes
 # make test          lint, types and every test, also in a real browser (Chromium)
 # make test-newest   the browser tests on the last frontend that ComfyUI published, not a pinned one
+# make soak          hours of damaged files, wrong prompts and killed servers; SEED=1 and SCALE=0.02 for others and fewer
 # make screenshots   retake every picture of README, help pages and templates (Chromium, minutes)
 # make mini          train the miniature Janus from nothing, into build/janus-mini (hours on a CPU)
 # make clean         delete .venv and the demo's pictures
@@ -12,7 +13,10 @@ RUN := PYTHONPATH=.:tests/setup:tests/support $(VENV)
 # PyTorch's compiler needs a C++ compiler, and a path without a space.
 COMPILE = $(if $(shell command -v g++),$(if $(filter 1,$(words $(CURDIR))),--compile))
 
-.PHONY: help setup browser demo lint unit check test test-newest screenshots mini clean
+SEED ?= 0
+SCALE ?= 1
+
+.PHONY: help setup browser demo lint unit check test test-newest soak screenshots mini clean
 
 help:
 	@sed -n '/^PYTHON/q; s/^# //p' Makefile
@@ -45,6 +49,9 @@ test-newest: export FRONTEND = newest
 test-newest: setup
 	@$(PYTHON) tests/setup/prepare.py --browser
 	$(VENV) -m pytest tests/browser -k newest
+
+soak: setup
+	@OMP_NUM_THREADS=1 $(RUN) tests/soak/campaign.py --seed $(SEED) --scale $(SCALE)
 
 screenshots: browser
 	$(RUN) tests/setup/screenshots.py

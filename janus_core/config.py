@@ -41,7 +41,7 @@ TRANSFORMERS_VQ_DEFAULTS = {
     "channel_multiplier": [1, 1, 2, 2, 4],
     "num_res_blocks": 2,
     "num_hidden_layers": 2,
-    "image_token_embed_dim": 2048,
+    "image_token_embed_dim": 2048,  # nosec B105 # a width
 }
 
 
@@ -158,7 +158,7 @@ def published_config(name: str) -> dict[str, Any]:
                 image_size=384,
                 vision_name="siglip_large_patch16_384",
                 vq_name="VQ-16",
-                vq={"image_token_size": 16384, "n_embed": 8},
+                vq={"image_token_size": 16384, "n_embed": 8},  # nosec B105 # a size
                 language={**model.language, "max_position_embeddings": 16384, "vocab_size": 102400},
             )
     *names, last = sorted(model.name for model in PUBLISHED)

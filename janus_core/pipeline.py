@@ -15,7 +15,7 @@ from torch import Tensor
 
 from . import memory
 from .defaults import DrawingDefaults
-from .errors import InputError, context_exceeded
+from .errors import InputError, context_exceeded, shown
 from .generation import image, text
 from .generation.codes import Drawing
 from .generation.cpu_kernels import fast_layers
@@ -188,7 +188,7 @@ class Janus:
         """The drawing that `generate` draws with these settings; `more` are other fields of it. Raises InputError."""
         own = self.defaults
         if sampler not in SAMPLERS:
-            raise InputError(f"There is no sampler {sampler!r}: choose 'sequential' or 'jacobi'.")
+            raise InputError(f"There is no sampler {shown(repr(sampler))}: choose 'sequential' or 'jacobi'.")
         drawing = Drawing(
             prompt=self.processor.drawing_prompt(prompt),
             pad=self.processor.pad,
@@ -202,7 +202,7 @@ class Janus:
                 own.min_p if min_p is None else min_p,
                 entropy_temperature,
             ),
-            window=window,
+            window=window if window < 1 else min(window, math.prod(self.model.config.grid)),
             **more,
         )
         self._check_length(len(drawing.prompt), drawing.steps, "prompt")
@@ -399,12 +399,17 @@ class Janus:
         )
 
     def answering_need(self, question: str | list[Turn], pictures: int = 0, *, max_new_tokens: int = 512) -> Need:
-        """What `answer` about that many pictures needs on the device. Raises InputError for an empty question."""
+        """What `answer` about that many pictures needs on the device.
+
+        Raises InputError for an empty question and a context too long.
+        """
+        prompt = len(self.processor.question_prompt(question, pictures))
+        self._check_length(prompt, max_new_tokens, "question")
         work = memory.answering_bytes(
             self.model.config,
             self.precision,
             rows=1,
-            prompt=len(self.processor.question_prompt(question, pictures)),
+            prompt=prompt,
             new=max_new_tokens,
             pictures=pictures,
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .errors import InputError
+from .errors import InputError, shown
 
 FLOATS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 EIGHT_BIT = {"fp8_e4m3fn": torch.float8_e4m3fn, "int8": torch.int8}
@@ -62,7 +62,7 @@ class Precision:
             return dtype
         stored = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
         if stored is None:
-            raise InputError(f"There is no dtype {dtype!r}: choose one of {', '.join(NAMES)}.")
+            raise InputError(f"There is no dtype {shown(repr(dtype))}: choose one of {', '.join(NAMES)}.")
         if stored in EIGHT_BIT.values():
             return cls(compute or torch.bfloat16, stored)
         if not stored.is_floating_point or stored.itemsize < 2:

@@ -57,7 +57,7 @@ KINDS: dict[str, tuple[type, str]] = {
 def check_kind(name: str, value: object) -> None:
     """Raise InputError if an input is not of the kind that KINDS has for its name."""
     kind, description = KINDS[name]
-    if not isinstance(value, kind):
+    if not isinstance(value, kind) or isinstance(value, bool):  # which Python counts among the whole numbers
         plain = value is None or isinstance(value, str | int | float)  # the others may be large
         given = repr(value)[:60] if plain else f"of the type {type(value).__name__}"
         raise InputError(f"The input {name} is {given} and must be {description}: connect or enter that.")

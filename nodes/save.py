@@ -71,7 +71,7 @@ class JanusSave(io.ComfyNode):
         if checkpoint is not None:  # None: missing, or connected to another node
             checks += [lambda: inputs.check_kind("checkpoint", checkpoint), lambda: folders.checkpoint_path(checkpoint)]
         if filename is not None:
-            checks += [lambda: new_file(filename)]
+            checks += [lambda: inputs.check_kind("filename", filename), lambda: new_file(filename)]
         return inputs.problem_of(*checks)
 
     @classmethod

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .sampling import Sampling, draw_tokens, guide, noisy_scores, seed_keys
+from .sampling import Sampling, draw_tokens, guide, is_finite, noisy_scores, seed_keys
+
+MAX_COUNT = 2**20  # pictures at once: no memory holds so many, and sizes with more overflow 64 bits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +82,12 @@ class Drawing:
     def __post_init__(self) -> None:
         if self.count < 1:
             raise InputError(f"The batch size is {self.count}: ask for at least one picture.")
+        if self.count > MAX_COUNT:
+            raise InputError(f"The batch size is {self.count}, more than the limit of {MAX_COUNT}: draw fewer at once.")
         for weight in (self.cfg_weight, self.cfg_weight if self.cfg_end is None else self.cfg_end):
-            if not math.isfinite(weight):
+            if not is_finite(weight):
                 raise InputError(f"The CFG weight is {weight}: give a number, usually between 1 and 10.")
-        if not (math.isfinite(self.cfg_power) and self.cfg_power > 0):
+        if not (is_finite(self.cfg_power) and self.cfg_power > 0):
             raise InputError(f"cfg_power is {self.cfg_power}: give a number above 0; 1 is a straight way to cfg_end.")
         if self.window < 1:
             raise InputError(f"The window is {self.window}: look at least 1 code ahead.")
@@ -101,10 +105,11 @@ class Drawing:
 
     def weight_at(self, index: Tensor) -> float | Tensor:
         """The CFG weight of the codes at `index` [count, T]: one for all, or float32 [count, T, 1]."""
+        start = float(self.cfg_weight)
         if self.cfg_end in (None, self.cfg_weight):
-            return self.cfg_weight
-        way = (index[..., None] / max(self.steps - 1, 1)).clamp(max=1) ** self.cfg_power
-        return self.cfg_weight + (self.cfg_end - self.cfg_weight) * way
+            return start
+        way = (index[..., None] / max(self.steps - 1, 1)).clamp(max=1) ** float(self.cfg_power)
+        return start + (float(self.cfg_end) - start) * way
 
     def guided(self, logits: Tensor, index: Tensor) -> Tensor:
         """The picture head's logits, of the rows of all prefixes [rows, T, codes], -> the pictures' [count, T, codes].
@@ -171,7 +176,7 @@ class CodeDraw:
                 logits,
                 self.keys,
                 index,
-                cfg_weight=drawing.cfg_weight if guided else None,
+                cfg_weight=float(drawing.cfg_weight) if guided else None,
                 min_p=sampling.min_p,
                 temperature=sampling.temperature,
             )

@@ -1,6 +1,6 @@
 """From logits to a token: guidance, filters, and noise that is a pure function of (seed, position, code)."""
 
-import math
+import sys
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -13,6 +13,11 @@ MASK32 = 0xFFFFFFFF
 GOLDEN32 = 0x9E3779B9
 MAX_SEED = 2**64 - 1
 ENTROPY_SCALE = 2.0  # nats
+
+
+def is_finite(number: float) -> bool:
+    """Whether it is neither NaN nor infinite, nor a whole number that is too large for a float."""
+    return abs(number) <= sys.float_info.max
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Sampling:
     entropy_temperature: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+        if not (is_finite(self.temperature) and self.temperature >= 0):
             raise InputError(f"temperature is {self.temperature}: give 0 (greedy) or more, 1 being the model's own.")
         if self.top_k < 0:
             raise InputError(f"top_k is {self.top_k}: give 0 (off) or the number of likeliest codes to keep.")
@@ -39,7 +44,7 @@ class Sampling:
             raise InputError(f"top_p is {self.top_p}: give a share above 0 and up to 1 (off).")
         if not 0 <= self.min_p < 1:
             raise InputError(f"min_p is {self.min_p}: give a share from 0 (off) to below 1, usually up to 0.1.")
-        if not (math.isfinite(self.entropy_temperature) and self.entropy_temperature >= 0):
+        if not (is_finite(self.entropy_temperature) and self.entropy_temperature >= 0):
             raise InputError(
                 f"entropy_temperature is {self.entropy_temperature}: give 0 (off) or more, usually up to 2."
             )
@@ -119,10 +124,10 @@ def tempered(logits: Tensor, sampling: Sampling) -> Tensor:
     logits = logits if logits.dtype == torch.float64 else logits.float()
     # With the largest at 0, a tiny temperature gives -inf and never inf.
     logits = logits - logits.amax(dim=-1, keepdim=True)
-    temperature: float | Tensor = max(sampling.temperature, 1e-30)
+    temperature: float | Tensor = max(float(sampling.temperature), 1e-30)  # no whole number: PyTorch's have 64 bits
     if sampling.entropy_temperature:
         entropy = torch.special.entr(logits.softmax(dim=-1)).sum(dim=-1, keepdim=True)
-        temperature = temperature + sampling.entropy_temperature * (-entropy / ENTROPY_SCALE).exp()
+        temperature = temperature + float(sampling.entropy_temperature) * (-entropy / ENTROPY_SCALE).exp()
     logits = logits / temperature
     if 0 < sampling.top_k < logits.shape[-1]:
         least = logits.topk(sampling.top_k, dim=-1).values[..., -1:]

@@ -55,8 +55,8 @@ def write_layout(folder: Path) -> JanusConfig:
             "tokenizer_class": "LlamaTokenizerFast",
             **tokens,
             "model_max_length": 1024,
-            "add_bos_token": True,
-            "add_eos_token": False,
+            "add_bos_token": True,  # nosec B105 # a switch
+            "add_eos_token": False,  # nosec B105
         },
         "special_tokens_map.json": {"additional_special_tokens": [IMAGE_TAG, *ROLES]} | tokens,
         "preprocessor_config.json": {
@@ -71,7 +71,7 @@ def write_layout(folder: Path) -> JanusConfig:
             "rescale_factor": 1 / 255,
         },
         "processor_config.json": {
-            "add_special_token": False,
+            "add_special_token": False,  # nosec B105
             "ignore_id": -100,
             "image_tag": IMAGE_TAG,
             "mask_prompt": True,

@@ -8,7 +8,7 @@ in place copies them first.
 import json
 import math
 import mmap
-import pickle
+import pickle  # nosec B403 # for the name of its error: nothing is read with it
 import warnings
 import zipfile
 from dataclasses import dataclass

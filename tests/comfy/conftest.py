@@ -9,36 +9,10 @@ from typing import Any
 
 import pytest
 from comfy_server import PACK, ComfyServer, Graph, node_of, shipped
+from other_pack import ANYTHING
 from sample_files import write_input_pictures, write_upscaler
 
 TINY = PACK / "tests" / "data" / "tiny_deepseek"
-
-# Another pack's node, of a kind that many have: its output fits every input, lists of names included.
-ANYTHING = """
-import torch
-
-class Fits(str):
-    def __ne__(self, other):
-        return False
-
-class Anything:
-    INPUT_TYPES = classmethod(lambda cls: {"required": {"value": ("STRING", {})}})
-    RETURN_TYPES = (Fits("*"),)
-    FUNCTION = "run"
-
-    def run(self, value):
-        return (value,)
-
-class Whatever(Anything):
-    INPUT_TYPES = classmethod(lambda cls: {"required": {"value": ("*", {})}})
-
-    def run(self, value):
-        if isinstance(value, dict) and value.keys() & {"tensor", "shape"}:
-            value = torch.zeros(value.get("shape", value.get("tensor")))
-        return (value,)
-
-NODE_CLASS_MAPPINGS = {"Anything": Anything, "Whatever": Whatever}
-"""
 
 
 @pytest.fixture(scope="session")

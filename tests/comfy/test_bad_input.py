@@ -226,6 +226,7 @@ INPUTS = [
     ("JanusSave", "dtype"),
     ("JanusSave", "filename"),
 ]
+BOOLEANS = [("JanusTextToImage", "top_k", True), ("JanusTextToImage", "cfg", False), ("JanusSave", "filename", True)]
 FITTING = [
     ("cfg", 5),
     ("cfg_end", 5),
@@ -234,7 +235,7 @@ FITTING = [
     ("history", None),
     ("sampling", None),
 ]
-LINKED = [(*node, value) for node in INPUTS for value in WHATEVER if (node[1], value) not in FITTING]
+LINKED = [(*node, value) for node in INPUTS for value in WHATEVER if (node[1], value) not in FITTING] + BOOLEANS
 UNCHECKED = (
     "checkpoint",
     "lora",
@@ -246,7 +247,7 @@ UNCHECKED = (
 ASKED: list[Any] = [5, 1.5, True, None, {"a": 1}, {"__value__": ["a", "b"]}]
 REQUESTED = [
     (*node, value) for node in INPUTS for value in ASKED if node[1] in UNCHECKED and (node[1], value) not in FITTING
-]
+] + [("JanusSave", "filename", [])]
 
 
 def given(name: str, value: Any) -> str:
@@ -281,6 +282,11 @@ def test_a_node_without_its_input_is_told_so(server: ComfyServer, kind: str, nam
     graph = copy.deepcopy(GRAPHS[kind])
     graph[node_of(graph, kind)]["inputs"].pop(name, None)
     assert fails(server, graph) == f"Required input is missing: {name}"
+
+
+def test_an_answer_of_more_tokens_than_a_number_holds_over_a_link(server: ComfyServer, describing: Graph) -> None:
+    describing["many"] = {"class_type": "Whatever", "inputs": {"value": {"__value__": 10**400}}}
+    assert "holds 1024" in fails(server, change(describing, "JanusDescribeImage", max_tokens=["many", 0]))
 
 
 @pytest.mark.parametrize("shape", [[], [3], [8, 8, 3], [0, 8, 8, 3], [1, 8, 8, 5]], ids=str)

@@ -173,8 +173,12 @@ def test_other_dtypes_draw_and_mostly_agree_with_float32(copy, janus, dtype):
     [
         ({"count": 0}, "batch size is 0"),
         ({"count": -3}, "batch size is -3"),
+        ({"count": 2**62}, "batch size is 4611686018427387904, more than the limit"),
         ({"cfg_weight": float("nan")}, "CFG weight is nan"),
         ({"cfg_weight": float("inf")}, "CFG weight is inf"),
+        ({"cfg_weight": 10**400}, "CFG weight is 1000"),
+        ({"cfg_end": 10**400}, "CFG weight is 1000"),
+        ({"cfg_power": 10**400}, "cfg_power is 1000"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": 2**64}, "seed is 18446744073709551616"),
         ({"temperature": -1.0}, "temperature is -1"),
@@ -185,6 +189,21 @@ def test_other_dtypes_draw_and_mostly_agree_with_float32(copy, janus, dtype):
 def test_settings_out_of_range_are_refused(janus, setting, match):
     with pytest.raises(InputError, match=match):
         janus.generate(PROMPT, **setting)
+
+
+@pytest.mark.parametrize(
+    "use", [lambda it, name: it.generate(PROMPT, sampler=name), lambda _, name: janus_core.load(dtype=name)]
+)
+def test_a_name_of_any_length_is_said_in_short(janus, use):
+    with pytest.raises(InputError, match="There is no (sampler|dtype) 'xxx") as caught:
+        use(janus, "x" * 10_000)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("name", ["cfg_weight", "cfg_end", "cfg_power", "temperature", "entropy_temperature"])
+def test_a_whole_number_of_more_than_64_bits_draws_as_the_equal_float(janus, name):
+    expected = janus.generate(PROMPT, **({"cfg_end": 3.0} | {name: float(2**70)})).ids
+    assert torch.equal(janus.generate(PROMPT, **({"cfg_end": 3.0} | {name: 2**70})).ids, expected)
 
 
 def test_a_prompt_past_the_context_is_refused_with_the_count_of_tokens(janus):

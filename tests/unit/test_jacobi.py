@@ -66,6 +66,12 @@ def test_what_lies_in_fresh_memory_is_never_looked_at(exact: janus_core.Janus) -
         torch.use_deterministic_algorithms(False)
 
 
+def test_a_window_beyond_the_picture_draws_as_one_of_the_whole_picture(exact: janus_core.Janus) -> None:
+    plain = exact.generate("a boat", count=2).ids
+    for window in (36, 37, 2**40, 2**70):
+        assert torch.equal(exact.generate("a boat", count=2, sampler="jacobi", window=window).ids, plain)
+
+
 def test_an_unknown_sampler_and_an_empty_window_are_refused(exact: janus_core.Janus) -> None:
     with pytest.raises(janus_core.InputError, match="sampler"):
         exact.generate("a", sampler="magic")

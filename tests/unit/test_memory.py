@@ -12,7 +12,7 @@ import torch
 from live_bytes import LiveBytes
 from torch._subclasses import FakeTensorMode
 
-from janus_core import Janus, memory
+from janus_core import InputError, Janus, memory
 from janus_core.config import JanusConfig
 from janus_core.generation import codes, cpu_kernels
 from janus_core.generation.cache import DeviceCache
@@ -159,6 +159,12 @@ def test_drawing_needs_only_its_parts_on_the_device(split):
         model.language_model.lm_head(hidden)
     pixels = split(memory.DECODING).gen_vision_model.decode(there(1, 36), (6, 6))
     assert pixels.device.type == "meta"
+
+
+def test_an_answer_too_long_for_the_context_has_no_need(janus):
+    for tokens in (1024, 10**400):
+        with pytest.raises(InputError, match=f"{tokens} more are needed"):
+            janus.answering_need("What?", max_new_tokens=tokens)
 
 
 def test_answering_needs_only_its_parts_on_the_device(split):

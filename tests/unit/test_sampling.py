@@ -258,6 +258,8 @@ def test_a_filtered_draw_that_passes_is_the_unfiltered_one():
         {"temperature": -0.1},
         {"temperature": float("nan")},
         {"temperature": float("inf")},
+        {"temperature": 10**400},
+        {"entropy_temperature": 10**400},
         {"top_k": -1},
         {"top_p": 0.0},
         {"top_p": -0.5},
