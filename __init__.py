@@ -9,6 +9,7 @@ from .nodes.generate import JanusTextToImage
 from .nodes.host import canvas, folders
 from .nodes.load import JanusLoader
 from .nodes.lora import JanusLoRA
+from .nodes.repaint import JanusRepaint, JanusVariations
 from .nodes.sampling import JanusSampling
 from .nodes.save import JanusSave
 from .nodes.seeds import add_seeds_to_metadata
@@ -29,6 +30,8 @@ class JanusExtension(ComfyExtension):
             JanusLoRA,
             JanusTextToImage,
             JanusSampling,
+            JanusRepaint,
+            JanusVariations,
             JanusDescribeImage,
             JanusChat,
             JanusVQDecode,

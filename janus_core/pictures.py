@@ -61,6 +61,20 @@ def over_white(images: Tensor) -> Tensor:
     return images[..., :3] * alpha + (1 - alpha)
 
 
+def fitted_box(height_width: tuple[int, int], size: tuple[int, int], how: str) -> tuple[int, int, int, int]:
+    """(rows, columns, top, left) of what `fitted` uses: "crop" of the picture, "pad" in the result, "stretch" all of it."""
+    height, width = height_width
+    if how == "crop":
+        rows = min(height, max(1, round(width * size[0] / size[1])))
+        columns = min(width, max(1, round(height * size[1] / size[0])))
+        return rows, columns, (height - rows) // 2, (width - columns) // 2
+    if how == "pad":
+        scale = min(size[0] / height, size[1] / width)
+        rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
+        return rows, columns, (size[0] - rows) // 2, (size[1] - columns) // 2
+    return height, width, 0, 0
+
+
 def fitted(images: Tensor, size: tuple[int, int], how: str) -> Tensor:
     """Pictures float [N, H, W, 3] at a `size` (height, width), float32 in 0..1; those that have it keep every pixel.
 
@@ -69,16 +83,10 @@ def fitted(images: Tensor, size: tuple[int, int], how: str) -> Tensor:
     """
     if how not in FITS:
         raise InputError(f"There is no way {how!r} to fit a picture: choose {', '.join(FITS)}.")
-    height, width = images.shape[1:3]
+    rows, columns, top, left = fitted_box((images.shape[1], images.shape[2]), size, how)
     if how == "crop":  # before scaling, to the proportions of `size`
-        rows = min(height, max(1, round(width * size[0] / size[1])))
-        columns = min(width, max(1, round(height * size[1] / size[0])))
-        top, left = (height - rows) // 2, (width - columns) // 2
         images = images[:, top : top + rows, left : left + columns]
-    scaled = size
-    if how == "pad":
-        scale = min(size[0] / height, size[1] / width)
-        scaled = max(1, round(height * scale)), max(1, round(width * scale))
+    scaled = (rows, columns) if how == "pad" else size
     images = images.float().clamp(0, 1)
     if images.shape[1:3] != scaled:
         channels_first = images.permute(0, 3, 1, 2)
@@ -86,8 +94,7 @@ def fitted(images: Tensor, size: tuple[int, int], how: str) -> Tensor:
         images = channels_first.permute(0, 2, 3, 1).clamp(0, 1)  # bicubic overshoots at edges
     if scaled != size:
         white = images.new_ones(len(images), *size, 3)
-        top, left = (size[0] - scaled[0]) // 2, (size[1] - scaled[1]) // 2
-        white[:, top : top + scaled[0], left : left + scaled[1]] = images
+        white[:, top : top + rows, left : left + columns] = images
         images = white
     return images.contiguous()
 

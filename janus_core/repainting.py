@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from .errors import InputError
 from .generation.codes import Anchors, Kept
 from .generation.image import Progress
+from .pictures import fitted_box
 from .pipeline import Janus
 from .tokens import ImageTokens
 
@@ -122,3 +123,33 @@ def _check_own(janus: Janus, tokens: ImageTokens) -> None:
             f"These tokens are {tokens.grid[0]} x {tokens.grid[1]} codes and the model draws {grid[0]} x {grid[1]}: encode the "
             "picture cropped, padded or stretched to the model's size."
         )
+
+
+def pasted(originals: Tensor, pictures: Tensor, mask: Tensor, *, fit: str, edge: int) -> Tensor:
+    """The repainted part of pictures, pasted into the originals that were `fitted` to their size by `fit`.
+
+    `originals` float [N, H, W, 3], `pictures` [N, h, w, 3] as decoded, `mask` bool [N or 1, rows, columns] of codes that
+    were drawn anew. Between the two is a soft edge of up to `edge` pixels of `pictures` outside the mask. Returns float32
+    [N, H, W, 3]: away from the mask each pixel is the original's own.
+    """
+    count, height, width = originals.shape[:3]
+    size = (pictures.shape[1], pictures.shape[2])
+    alpha = F.interpolate(mask[:, None].float(), size, mode="nearest")
+    if edge:
+        # Grown by half the edge, then averaged over all of it: 1 within the mask, and 0 from `edge` pixels outside it.
+        half = edge // 2
+        alpha = F.max_pool2d(alpha, 2 * half + 1, stride=1, padding=half)
+        alpha = F.avg_pool2d(alpha, 2 * half + 1, stride=1, padding=half, count_include_pad=False)
+    layers = torch.cat(
+        (pictures.permute(0, 3, 1, 2).float(), alpha.expand(count, -1, -1, -1).to(pictures.device)), dim=1
+    )
+    rows, columns, top, left = fitted_box((height, width), size, fit)
+    if fit == "pad":  # the original is a part of the picture
+        inner = layers[:, :, top : top + rows, left : left + columns]
+        layers = F.interpolate(inner, (height, width), mode="bilinear", align_corners=False)
+    else:  # the picture is a part of the original, or all of it
+        part = F.interpolate(layers, (rows, columns), mode="bilinear", align_corners=False)
+        layers = F.pad(part, (left, width - left - columns, top, height - top - rows))
+    painted, alpha = layers[:, :3].permute(0, 2, 3, 1), layers[:, 3:].permute(0, 2, 3, 1)
+    originals = originals.float().to(painted.device)
+    return torch.where(alpha > 0, originals + alpha * (painted.clamp(0, 1) - originals), originals)

@@ -45,24 +45,8 @@ class JanusTextToImage(io.ComfyNode):
                     max=MAX_BATCH,
                     tooltip="How many pictures to draw at once, each different.",
                 ),
-                io.Float.Input(
-                    "cfg",
-                    default=5.0,
-                    min=1.0,
-                    max=30.0,
-                    step=0.05,
-                    tooltip="How strictly to follow the prompt. 1 is loose and fastest, 5 is usual, much more looks "
-                    "harsh.",
-                ),
-                io.Float.Input(
-                    "temperature",
-                    default=1.0,
-                    min=0.0,
-                    max=2.0,
-                    step=0.05,
-                    tooltip="How freely to choose. Higher is more varied, lower calmer and plainer; 0 always takes the most "
-                    "likely token, so that all seeds give the same picture.",
-                ),
+                inputs.CFG,
+                inputs.DRAWING_TEMPERATURE,
                 *inputs.choosing_tokens(overruled=True),
                 SamplingType.Input(
                     "sampling",

@@ -37,6 +37,23 @@ ANSWER_TEMPERATURE = io.Float.Input(
     tooltip="0 always picks the most likely token, so the answer is the same each time. Higher values vary the wording with "
     "the seed.",
 )
+CFG = io.Float.Input(
+    "cfg",
+    default=5.0,
+    min=1.0,
+    max=30.0,
+    step=0.05,
+    tooltip="How strictly to follow the prompt. 1 is loose and fastest, 5 is usual, much more looks harsh.",
+)
+DRAWING_TEMPERATURE = io.Float.Input(
+    "temperature",
+    default=1.0,
+    min=0.0,
+    max=2.0,
+    step=0.05,
+    tooltip="How freely to choose. Higher is more varied, lower calmer and plainer; 0 always takes the most "
+    "likely token, so that all seeds give the same picture.",
+)
 
 # What the inputs of the pack's nodes must be: ComfyUI lets other packs' nodes and API requests give anything.
 _TEXT, _WHOLE, _NUMBER = (str, "text"), (numbers.Integral, "a whole number"), (numbers.Real, "a number")
@@ -46,9 +63,12 @@ KINDS: dict[str, tuple[type, str]] = {
     "history": (Conversation, "the history of another Janus Chat"),
     "sampling": (SamplingSettings, "the output of Janus Sampling"),
     "image": (torch.Tensor, "pictures"),
+    "original": (torch.Tensor, "pictures"),
+    "mask": (torch.Tensor, "a mask"),
     **dict.fromkeys(("checkpoint", "dtype", "filename", "fit", "lora", "message"), _TEXT),
     **dict.fromkeys(("prompt", "question", "sampler"), _TEXT),
     **dict.fromkeys(("batch_size", "drop_turns", "max_tokens", "seed", "top_k", "window"), _WHOLE),
+    **dict.fromkeys(("candidates", "edge", "grow"), _WHOLE),
     **dict.fromkeys(("cfg", "cfg_end", "cfg_power", "entropy_temperature", "min_p"), _NUMBER),
     **dict.fromkeys(("strength", "temperature", "top_p"), _NUMBER),
 }

@@ -9,6 +9,7 @@ from ..janus_core.generation.sampling import MAX_SEED
 
 KEY = "janus_seeds"
 MAX_BATCH = 64  # pictures that a node draws at once
+DRAWING_NODES = ("JanusTextToImage", "JanusRepaint", "JanusVariations")
 
 
 def seed_of(seed: int, picture: int) -> int:
@@ -29,13 +30,15 @@ def add_seeds_to_metadata(request: dict[str, Any]) -> dict[str, Any]:
     """Add the seeds of each drawing node's pictures to a request's metadata, which PNG files keep beside the workflow.
 
     This happens when a prompt is queued, so that pictures from ComfyUI's cache are saved with their seeds too. A node
-    whose seed or batch size comes from another node is left out: its value is not known yet.
+    whose seed or batch size comes from another node is left out: its value is not known yet. How many pictures a repainting
+    node gets is not known either, so of those it is the first one's seed.
     """
     seeds = {}
     for number, node in request.get("prompt", {}).items():
         # Not a dict: the server rejects it later.
-        if isinstance(node, dict) and node.get("class_type") == "JanusTextToImage":
-            seed, count = (node.get("inputs", {}).get(name) for name in ("seed", "batch_size"))
+        if isinstance(node, dict) and node.get("class_type") in DRAWING_NODES:
+            given = node.get("inputs", {})
+            seed, count = given.get("seed"), given.get("batch_size", 1)
             if isinstance(seed, int) and isinstance(count, int):
                 seeds[number] = [seed_of(seed, i) for i in range(min(count, MAX_BATCH))]
     if seeds:

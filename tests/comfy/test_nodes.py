@@ -18,6 +18,8 @@ NODES = {
     "JanusLoRA": "Janus LoRA",
     "JanusTextToImage": "Janus Text-to-Image",
     "JanusSampling": "Janus Sampling",
+    "JanusRepaint": "Janus Repaint",
+    "JanusVariations": "Janus Variations",
     "JanusDescribeImage": "Janus Describe Image",
     "JanusChat": "Janus Chat",
     "JanusVQDecode": "VQ Decode",

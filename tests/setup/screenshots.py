@@ -156,6 +156,14 @@ def small_nodes_pictures(canvas: Canvas) -> None:
     canvas.link(encode, "fitted", seen, "images")
     canvas.run()
     shoot(canvas, HELP / "JanusVQEncode.jpg", load, photo, encode, seen)
+    for kind, more in (("JanusRepaint", {}), ("JanusVariations", {"strength": 0.6})):
+        node = canvas.add(kind, (1100, 0), prompt="a red circle and a blue square", **more)
+        canvas.link(load, "janus", node, "janus")
+        canvas.link(encode, "tokens", node, "tokens")
+        if kind == "JanusRepaint":
+            canvas.link(photo, "MASK", node, "mask")
+            canvas.link(photo, "IMAGE", node, "original")
+        shoot(canvas, HELP / f"{kind}.jpg", encode, node)
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ class Painter:
     def __init__(self) -> None:
         self.janus = janus_core.load(device="cpu", dtype=torch.float32)
 
-    def tokens(self, prompt: str, seed: int, cfg: float = 1.75, temperature: float = 0.8) -> janus_core.ImageTokens:
+    def tokens(self, prompt: str, seed: int, cfg: float = 5.0, temperature: float = 1.0) -> janus_core.ImageTokens:
         return self.janus.generate(prompt, seed=seed, cfg_weight=cfg, temperature=temperature)
 
     def picture(self, tokens: janus_core.ImageTokens) -> Image.Image:
