@@ -12,7 +12,8 @@ from .nodes.lora import JanusLoRA
 from .nodes.sampling import JanusSampling
 from .nodes.save import JanusSave
 from .nodes.seeds import add_seeds_to_metadata
-from .nodes.tokens import JanusVQDecode, JanusVQEncode
+from .nodes.token_files import JanusLoadTokens, JanusSaveTokens
+from .nodes.tokens import JanusJoinTokens, JanusPickTokens, JanusVQDecode, JanusVQEncode
 
 WEB_DIRECTORY = "web"
 
@@ -33,6 +34,10 @@ class JanusExtension(ComfyExtension):
             JanusChat,
             JanusVQDecode,
             JanusVQEncode,
+            JanusPickTokens,
+            JanusJoinTokens,
+            JanusSaveTokens,
+            JanusLoadTokens,
             JanusSave,
         ]
 

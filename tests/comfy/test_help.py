@@ -11,7 +11,7 @@ from PIL import Image
 DOCS = "/extensions/janus-nodes/docs"
 NODES = (
     "JanusLoader", "JanusLoRA", "JanusTextToImage", "JanusSampling", "JanusDescribeImage", "JanusChat", "JanusVQDecode",
-    "JanusVQEncode", "JanusSave",
+    "JanusVQEncode", "JanusPickTokens", "JanusJoinTokens", "JanusSaveTokens", "JanusLoadTokens", "JanusSave",
 )  # fmt: skip
 
 
