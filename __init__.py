@@ -13,7 +13,8 @@ from .nodes.repaint import JanusRepaint, JanusVariations
 from .nodes.sampling import JanusSampling
 from .nodes.save import JanusSave
 from .nodes.seeds import add_seeds_to_metadata
-from .nodes.tokens import JanusVQDecode, JanusVQEncode
+from .nodes.token_files import JanusLoadTokens, JanusSaveTokens
+from .nodes.tokens import JanusJoinTokens, JanusPickTokens, JanusVQDecode, JanusVQEncode
 
 WEB_DIRECTORY = "web"
 
@@ -36,6 +37,10 @@ class JanusExtension(ComfyExtension):
             JanusChat,
             JanusVQDecode,
             JanusVQEncode,
+            JanusPickTokens,
+            JanusJoinTokens,
+            JanusSaveTokens,
+            JanusLoadTokens,
             JanusSave,
         ]
 

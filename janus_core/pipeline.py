@@ -29,7 +29,7 @@ from .model.quantised import DEFAULT_LAYERS, Layers
 from .pictures import check_images
 from .precision import Precision
 from .processing import Processor, Turn
-from .tokens import ImageTokens, fingerprint
+from .tokens import ImageTokens, check_tokens, fingerprint
 from .weights.checkpoint import find
 from .weights.loading import load_model
 
@@ -250,17 +250,11 @@ class Janus:
     def check_tokens(self, tokens: ImageTokens) -> None:
         """Raise InputError for another model's codes and damaged ones."""
         size = self.model.config.vq.codebook_size
-        h, w = tokens.grid
         if tokens.codebook != self.codebook:
             raise InputError(
                 "These tokens were drawn with another model's codebook: decode them with the Janus that drew them."
             )
-        ids = tokens.ids
-        if ids.is_floating_point() or ids.ndim != 2 or min(len(ids), h, w) < 1 or ids.shape[1] != h * w:
-            raise InputError(
-                f"These tokens have shape {list(ids.shape)} and type {ids.dtype}, which is not whole numbers "
-                f"[N, {h} x {w}]: they are damaged, so draw or encode them again."
-            )
+        ids = check_tokens(tokens).ids
         if int(ids.min()) < 0 or int(ids.max()) >= size:
             raise InputError(
                 f"These tokens include ids outside the codebook of {size} codes: they are damaged, so draw or encode them again."

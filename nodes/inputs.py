@@ -59,15 +59,17 @@ DRAWING_TEMPERATURE = io.Float.Input(
 _TEXT, _WHOLE, _NUMBER = (str, "text"), (numbers.Integral, "a whole number"), (numbers.Real, "a number")
 KINDS: dict[str, tuple[type, str]] = {
     "janus": (HostedJanus, "a model from Load Janus"),
-    "tokens": (ImageTokens, "picture tokens from Janus Text-to-Image or VQ Encode"),
+    **dict.fromkeys(
+        ("tokens", "tokens_1", "tokens_2"), (ImageTokens, "picture tokens from Janus Text-to-Image or VQ Encode")
+    ),
     "history": (Conversation, "the history of another Janus Chat"),
     "sampling": (SamplingSettings, "the output of Janus Sampling"),
     "image": (torch.Tensor, "pictures"),
     "original": (torch.Tensor, "pictures"),
     "mask": (torch.Tensor, "a mask"),
-    **dict.fromkeys(("checkpoint", "dtype", "filename", "fit", "lora", "message"), _TEXT),
+    **dict.fromkeys(("checkpoint", "dtype", "file", "filename", "filename_prefix", "fit", "lora", "message"), _TEXT),
     **dict.fromkeys(("prompt", "question", "sampler"), _TEXT),
-    **dict.fromkeys(("batch_size", "drop_turns", "max_tokens", "seed", "top_k", "window"), _WHOLE),
+    **dict.fromkeys(("batch_size", "drop_turns", "index", "length", "max_tokens", "seed", "top_k", "window"), _WHOLE),
     **dict.fromkeys(("candidates", "edge", "grow"), _WHOLE),
     **dict.fromkeys(("cfg", "cfg_end", "cfg_power", "entropy_temperature", "min_p"), _NUMBER),
     **dict.fromkeys(("strength", "temperature", "top_p"), _NUMBER),

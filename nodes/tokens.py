@@ -1,10 +1,11 @@
-"""VQ Decode and VQ Encode: picture tokens to pictures, and back."""
+"""VQ Decode and VQ Encode: picture tokens to pictures, and back. Pick Tokens and Join Tokens: some of a batch, and two."""
 
 import torch
 from comfy_api.latest import io
 
 from ..janus_core import ImageTokens
 from ..janus_core.pictures import FITS, check_images, fitted, over_white
+from ..janus_core.tokens import joined, picked
 from . import inputs
 from .host.weights import HostedJanus
 from .types import JanusType, TokensType
@@ -77,3 +78,61 @@ class JanusVQEncode(io.ComfyNode):
         pictures = check_images(over_white(image))
         pictures = pictures.float().clamp(0, 1) if fit == KEEP else fitted(pictures, janus.core.size, fit)
         return io.NodeOutput(janus.encode(pictures), pictures)
+
+
+class JanusPickTokens(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="JanusPickTokens",
+            display_name="Pick Tokens",
+            category="Janus",
+            description="Takes the tokens of one picture, or of several in a row, out of a batch.",
+            **inputs.search_aliases("tokens from batch", "select", "index"),
+            inputs=[
+                TokensType.Input("tokens", tooltip="The tokens of several pictures."),
+                io.Int.Input(
+                    "index", default=0, min=0, max=4095, tooltip="Which picture to begin with; the first one is 0."
+                ),
+                io.Int.Input(
+                    "length",
+                    default=1,
+                    min=1,
+                    max=4096,
+                    tooltip="How many pictures to take. If fewer are left, all of them are taken.",
+                ),
+            ],
+            # Not "tokens": an output may not have the id of an input.
+            outputs=[
+                TokensType.Output("picked", display_name="tokens", tooltip="The tokens of the pictures you picked.")
+            ],
+        )
+
+    @classmethod
+    @inputs.checked
+    def execute(cls, tokens: ImageTokens, index: int, length: int) -> io.NodeOutput:
+        return io.NodeOutput(picked(tokens, index, length))
+
+
+class JanusJoinTokens(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="JanusJoinTokens",
+            display_name="Join Tokens",
+            category="Janus",
+            description="Puts the tokens of two batches of pictures into one. Both must be of one model and one size.",
+            **inputs.search_aliases("batch tokens", "combine", "concatenate"),
+            inputs=[
+                TokensType.Input("tokens_1", tooltip="The tokens that come first, of one or more pictures."),
+                TokensType.Input("tokens_2", tooltip="The tokens that follow them."),
+            ],
+            outputs=[
+                TokensType.Output(display_name="tokens", tooltip="The tokens of all these pictures, as one batch.")
+            ],
+        )
+
+    @classmethod
+    @inputs.checked
+    def execute(cls, tokens_1: ImageTokens, tokens_2: ImageTokens) -> io.NodeOutput:
+        return io.NodeOutput(joined(tokens_1, tokens_2))

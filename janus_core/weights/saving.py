@@ -21,10 +21,11 @@ def save_weights(model: nn.Module, folder: Path, dtype: torch.dtype) -> None:
     save_tensors(state, folder / "model.safetensors")
 
 
-def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, *, metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors as a safetensors file, in full or not at all. Raises InputError if it cannot be written."""
     with replacing(path) as part:
         try:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, metadata={"format": "pt"})
+            texts = {"format": "pt", **(metadata or {})}
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, metadata=texts)
         except SafetensorError as error:  # the disk is full, or the like
             raise OSError(str(error)) from error

@@ -1,4 +1,4 @@
-"""ComfyUI's model folders: which checkpoints and LoRAs are in them, and which file a name in a workflow means."""
+"""ComfyUI's folders: which checkpoints, LoRAs and tokens are in them, and which file a name in a workflow means."""
 
 import contextlib
 import os
@@ -11,13 +11,15 @@ from pathlib import Path
 
 import folder_paths
 
-from ...janus_core import DEFAULT_CHECKPOINT, CheckpointError
+from ...janus_core import DEFAULT_CHECKPOINT, CheckpointError, InputError
 from ...janus_core.errors import shown
 from ...janus_core.published import PUBLISHED, Published
 from ...janus_core.weights.checkpoint import WEIGHT_FILES, WEIGHT_SUFFIXES, find, metadata_texts
 
 FOLDER = "janus"  # the key of extra_model_paths.yaml
 EMBEDDED = f"{DEFAULT_CHECKPOINT} (embedded, draws shapes)"
+TOKENS = ".tokens.safetensors"  # what files of Save Tokens end in
+FROM_OUTPUT = " [output]"  # after the names of files in the output folder, as ComfyUI has it
 SHARD = re.compile(r"-\d+-of-\d+\.")
 Stamps = tuple[tuple[str, int, int], ...]
 _Stamp = tuple[int, int]  # modification time in ns, size
@@ -193,6 +195,42 @@ def lora_path(name: str) -> Path:
     raise CheckpointError(
         f"There is no LoRA {shown(repr(name))} here: put the file into ComfyUI's models/loras and refresh, or choose another."
     )
+
+
+def token_files() -> dict[str, Path]:
+    """Listed name -> each file of tokens in ComfyUI's input and output folders, as far as it really is in them."""
+    found = {}
+    for root, mark in ((folder_paths.get_input_directory(), ""), (folder_paths.get_output_directory(), FROM_OUTPUT)):
+        real = Path(root).resolve()
+        for folder, _, files in os.walk(root):
+            for path in (Path(folder, name) for name in files if name.endswith(TOKENS)):
+                if path.is_file() and path.resolve().is_relative_to(real):
+                    found[f"{path.relative_to(root).as_posix()}{mark}"] = path
+    return dict(sorted(found.items()))
+
+
+def token_path(name: str) -> Path:
+    """The file of listed tokens. Raises CheckpointError for any other name: names come from untrusted workflows."""
+    if path := token_files().get(name):
+        return path
+    raise CheckpointError(
+        f"There is no file of tokens {shown(repr(name))} here: put it into ComfyUI's input folder and refresh, or choose "
+        "another."
+    )
+
+
+def new_token_file(prefix: str) -> Path:
+    """The next file for a `filename_prefix` in ComfyUI's output folder. Raises InputError if no folder can be there.
+
+    The prefix has no name that leads out of the folder.
+    """
+    try:
+        folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
+    except OSError as error:
+        raise InputError(
+            f"Nothing can be saved as {shown(repr(prefix))} ({error}): check the disk, or choose another filename_prefix."
+        ) from error
+    return Path(folder, f"{name}_{counter:05}_{TOKENS}")
 
 
 def file_stamps(files: Iterable[Path]) -> Stamps:

@@ -193,6 +193,16 @@ SAMPLING["sampling"] = {
     | {"top_k": 0, "top_p": 1.0, "sampler": "sequential", "window": 8},
 }
 SAMPLING[node_of(SAMPLING, "JanusTextToImage")]["inputs"]["sampling"] = ["sampling", 0]
+TOKENS: Graph = {
+    **{number: node for number, node in shipped("tokens_decode").items() if number in ("1", "2")},
+    "pick": {"class_type": "JanusPickTokens", "inputs": {"tokens": ["2", 1], "index": 0, "length": 1}},
+    "join": {"class_type": "JanusJoinTokens", "inputs": {"tokens_1": ["pick", 0], "tokens_2": ["2", 1]}},
+    "keep": {"class_type": "JanusSaveTokens", "inputs": {"tokens": ["join", 0], "filename_prefix": "wrong"}},
+}
+LOADING: Graph = {
+    "load": {"class_type": "JanusLoadTokens", "inputs": {"file": "none"}},
+    "keep": {"class_type": "JanusSaveTokens", "inputs": {"tokens": ["load", 0], "filename_prefix": "wrong"}},
+}
 GRAPHS = {
     "JanusLoader": shipped("text_to_image"),
     "JanusLoRA": LORA,
@@ -202,6 +212,10 @@ GRAPHS = {
     "JanusChat": shipped("chat"),
     "JanusVQDecode": shipped("tokens_decode"),
     "JanusVQEncode": shipped("encode_decode"),
+    "JanusPickTokens": TOKENS,
+    "JanusJoinTokens": TOKENS,
+    "JanusSaveTokens": TOKENS,
+    "JanusLoadTokens": LOADING,
     "JanusSave": SAVING,
 }
 WHATEVER: list[Any] = [5, None, ["a", "b", "c"], {"a": 1}, {"tensor": 5000}]
@@ -222,6 +236,12 @@ INPUTS = [
     ("JanusVQDecode", "tokens"),
     ("JanusVQEncode", "image"),
     ("JanusVQEncode", "fit"),
+    ("JanusPickTokens", "tokens"),
+    ("JanusPickTokens", "index"),
+    ("JanusJoinTokens", "tokens_2"),
+    ("JanusSaveTokens", "tokens"),
+    ("JanusSaveTokens", "filename_prefix"),
+    ("JanusLoadTokens", "file"),
     ("JanusSave", "checkpoint"),
     ("JanusSave", "dtype"),
     ("JanusSave", "filename"),
@@ -231,6 +251,7 @@ FITTING = [
     ("cfg", 5),
     ("cfg_end", 5),
     ("cfg_power", 5),
+    ("index", 5),
     ("image", {"tensor": 5000}),
     ("history", None),
     ("sampling", None),
@@ -243,6 +264,8 @@ UNCHECKED = (
     "history",
     "sampling",
     "tokens",
+    "tokens_2",
+    "file",
 )  # ComfyUI checks or converts the other inputs of a request
 ASKED: list[Any] = [5, 1.5, True, None, {"a": 1}, {"__value__": ["a", "b"]}]
 REQUESTED = [
@@ -276,7 +299,14 @@ def test_whatever_a_request_has_is_said_by_the_inputs_name(
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [("JanusLoader", "checkpoint"), ("JanusSave", "filename"), ("JanusLoRA", "lora")]
+    ("kind", "name"),
+    [
+        ("JanusLoader", "checkpoint"),
+        ("JanusSave", "filename"),
+        ("JanusLoRA", "lora"),
+        ("JanusSaveTokens", "filename_prefix"),
+        ("JanusLoadTokens", "file"),
+    ],
 )
 def test_a_node_without_its_input_is_told_so(server: ComfyServer, kind: str, name: str) -> None:
     graph = copy.deepcopy(GRAPHS[kind])

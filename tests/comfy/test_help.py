@@ -11,7 +11,8 @@ from PIL import Image
 DOCS = "/extensions/janus-nodes/docs"
 NODES = (
     "JanusLoader", "JanusLoRA", "JanusTextToImage", "JanusSampling", "JanusDescribeImage", "JanusChat", "JanusVQDecode",
-    "JanusVQEncode", "JanusRepaint", "JanusVariations", "JanusSave",
+    "JanusVQEncode", "JanusRepaint", "JanusVariations", "JanusPickTokens", "JanusJoinTokens", "JanusSaveTokens",
+    "JanusLoadTokens", "JanusSave",
 )  # fmt: skip
 
 

@@ -24,6 +24,10 @@ NODES = {
     "JanusChat": "Janus Chat",
     "JanusVQDecode": "VQ Decode",
     "JanusVQEncode": "VQ Encode",
+    "JanusPickTokens": "Pick Tokens",
+    "JanusJoinTokens": "Join Tokens",
+    "JanusSaveTokens": "Save Tokens",
+    "JanusLoadTokens": "Load Tokens",
     "JanusSave": "Save Janus",
 }
 

@@ -15,6 +15,10 @@ NODES = (
     "chat.JanusChat",
     "tokens.JanusVQDecode",
     "tokens.JanusVQEncode",
+    "tokens.JanusPickTokens",
+    "tokens.JanusJoinTokens",
+    "token_files.JanusSaveTokens",
+    "token_files.JanusLoadTokens",
 )
 WANTED = {
     "generate.JanusTextToImage": {"deepseek", "text to image", "autoregressive"},

@@ -153,7 +153,7 @@ def small_nodes_pictures(canvas: Canvas) -> None:
     seen = canvas.add("PreviewImage", (760, 0))
     canvas.link(load, "janus", encode, "janus")
     canvas.link(photo, "IMAGE", encode, "image")
-    canvas.link(encode, "fitted", seen, "images")
+    canvas.link(encode, "image", seen, "images")
     canvas.run()
     shoot(canvas, HELP / "JanusVQEncode.jpg", load, photo, encode, seen)
     for kind, more in (("JanusRepaint", {}), ("JanusVariations", {"strength": 0.6})):
@@ -164,6 +164,30 @@ def small_nodes_pictures(canvas: Canvas) -> None:
             canvas.link(photo, "MASK", node, "mask")
             canvas.link(photo, "IMAGE", node, "original")
         shoot(canvas, HELP / f"{kind}.jpg", encode, node)
+    token_nodes_pictures(canvas)
+
+
+def token_nodes_pictures(canvas: Canvas) -> None:
+    """The nodes that pick, join, save and load tokens."""
+    canvas.blank()
+    draw = canvas.add("JanusTextToImage", (0, 0), prompt="a red circle in the center", batch_size=4)
+    pick = canvas.add("JanusPickTokens", (460, 0), index=2)
+    join = canvas.add("JanusJoinTokens", (780, 0))
+    canvas.link(draw, "tokens", pick, "tokens")
+    canvas.link(pick, "tokens", join, "tokens_1")
+    canvas.link(draw, "tokens", join, "tokens_2")
+    shoot(canvas, HELP / "JanusPickTokens.jpg", draw, pick, join)
+    keep = canvas.add("JanusSaveTokens", (460, 200), filename_prefix="janus/circles")
+    canvas.link(draw, "tokens", keep, "tokens")
+    canvas.page.evaluate("ids => ids.forEach((id) => app.graph.remove(app.graph.getNodeById(id)))", [pick, join])
+    shoot(canvas, HELP / "JanusSaveTokens.jpg", draw, keep)
+    canvas.blank()
+    load = canvas.add("JanusLoader", (0, 0))
+    kept = canvas.add("JanusLoadTokens", (0, 160))
+    decode = canvas.add("JanusVQDecode", (420, 60))
+    canvas.link(load, "janus", decode, "janus")
+    canvas.link(kept, "tokens", decode, "tokens")
+    shoot(canvas, HELP / "JanusLoadTokens.jpg", load, kept, decode)
 
 
 def main() -> None:
@@ -178,6 +202,7 @@ def main() -> None:
         loras = server.base / "models" / "loras"
         loras.mkdir()
         (loras / LORA).touch()
+        (server.base / "input" / "circles_00001_.tokens.safetensors").touch()
         with server, launch(playwright.chromium) as browser:
             for name, value in SETTINGS.items():
                 server.post(f"/settings/{name}", value).raise_for_status()
