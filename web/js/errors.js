@@ -2,7 +2,11 @@
 import { api } from "../../../scripts/api.js"
 import { nodeAt, showOn } from "./panel.js"
 
-for (const type of ["JanusLoader", "JanusLoRA", "JanusVQDecode"])
+const SILENT = [
+    "JanusLoader", "JanusLoRA", "JanusSampling", "JanusVQDecode", "JanusVQEncode", "JanusPickTokens", "JanusJoinTokens",
+    "JanusSaveTokens", "JanusLoadTokens",
+] // nodes that show nothing else
+for (const type of SILENT)
     showOn(type, () => false, { kept: () => false, height: 0, draw() {} })
 
 const refused = new Set() // nodes with an error of validation

@@ -1,4 +1,4 @@
-// Janus Text-to-Image: the preview while it draws, then its pictures, each with the seed that draws it again alone.
+// Nodes that draw: the preview while it draws, then the pictures, each with the seed that draws it again alone.
 import { app } from "../../../scripts/app.js"
 import { api } from "../../../scripts/api.js"
 import { make, nodeAt, noteChange, setWidget, showOn } from "./panel.js"
@@ -11,10 +11,12 @@ function useSeed(node, seed) {
     noteChange()
 }
 
+const DRAWING = ["JanusTextToImage", "JanusRepaint", "JanusVariations"]
+
 // JavaScript rounds larger numbers, and so would the seed widget.
 const usable = (seed) => Number.isSafeInteger(Number(seed))
 
-showOn("JanusTextToImage", (output) => output?.janus_pictures, {
+const pictures = {
     kept: () => false,
     height: 200,
     draw(element, output, node) {
@@ -28,12 +30,13 @@ showOn("JanusTextToImage", (output) => output?.janus_pictures, {
         if (!pictures.length) pictures.push(make("span", "janus-quiet", { textContent: "The pictures appear here." }))
         element.replaceChildren(make("div", "janus-pictures", {}, ...pictures))
     },
-})
+}
+for (const type of DRAWING) showOn(type, (output) => output?.janus_pictures, pictures)
 
 // A preview frame takes the place of the last run's pictures.
 api.addEventListener("b_preview_with_metadata", ({ detail }) => {
     const node = nodeAt(detail.displayNodeId)
-    if (node?.comfyClass !== "JanusTextToImage") return
+    if (!DRAWING.includes(node?.comfyClass)) return
     const src = URL.createObjectURL(detail.blob)
     const frame = make("img", "", { src, alt: "Preview", draggable: false, onload: () => URL.revokeObjectURL(src) })
     node.janusPanel.shown.replaceChildren(make("div", "janus-pictures", {}, make("div", "janus-picture", {}, frame)))
@@ -43,7 +46,7 @@ app.registerExtension({
     name: "janus.seeds",
     nodeCreated(node) {
         // The classic renderer would draw the preview a second time here; for Nodes 2.0 see panel.css.
-        if (node.comfyClass === "JanusTextToImage") node.onDrawBackground = () => {}
+        if (DRAWING.includes(node.comfyClass)) node.onDrawBackground = () => {}
     },
     getNodeMenuItems(node) {
         const pictures = node.janusPanel?.output?.janus_pictures ?? []
