@@ -117,6 +117,23 @@ def test_a_saved_file_is_told_and_listed_at_once(canvas: Canvas) -> None:
     )
 
 
+@pytest.mark.both
+def test_saved_tokens_are_told_and_listed_at_once(canvas: Canvas) -> None:
+    draw = drawing(canvas, seed=16)
+    save = canvas.add("JanusSaveTokens", (800, 0), filename_prefix=f"listed-{canvas.nodes2}")
+    canvas.link(draw, "tokens", save, "tokens")
+    loader = canvas.add("JanusLoadTokens", (800, 300))
+    canvas.show()
+    canvas.run()
+    name = f"listed-{canvas.nodes2}_00001_.tokens.safetensors"
+    told = canvas.page.locator(".janus-panel .janus-text").get_by_text(name)
+    expect(told).to_have_count(1)
+    canvas.page.wait_for_function(
+        "([id, file]) => app.graph.getNodeById(id).widgets[0].options.values.includes(file)",
+        arg=[loader, f"{name} [output]"],
+    )
+
+
 def test_an_answer_can_be_selected_without_moving_the_node(canvas: Canvas) -> None:
     describe = describing(canvas, drawing(canvas, seed=14))
     canvas.show()

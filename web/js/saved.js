@@ -1,8 +1,10 @@
-// Save Janus: where the new file is; every Load Janus on the canvas lists it at once.
+// Save Janus and Save Tokens: where the new file is; every node that loads such files lists it at once.
 import { app } from "../../../scripts/app.js"
 import { make, showOn } from "./panel.js"
 
-showOn("JanusSave", (output) => output?.text, {
+const SAVES = ["JanusSave", "JanusSaveTokens"]
+
+for (const type of SAVES) showOn(type, (output) => output?.text, {
     kept: () => false,
     height: 56,
     draw(element, output) {
@@ -15,7 +17,7 @@ showOn("JanusSave", (output) => output?.text, {
 app.registerExtension({
     name: "janus.saved",
     nodeCreated(node) {
-        if (node.comfyClass !== "JanusSave") return
+        if (!SAVES.includes(node.comfyClass)) return
         const { onExecuted } = node
         node.onExecuted = function (output) {
             onExecuted?.call(this, output)
