@@ -41,9 +41,9 @@ def main() -> int:
     print(f"seed {args.seed}, scale {args.scale}, Python {platform.python_version()}, PyTorch {torch.__version__}")
     with tempfile.TemporaryDirectory(prefix="janus-soak-") as folder:
         for name in args.parts:
-            begun = time.monotonic()
-            tallies += PARTS[name](Path(folder), args.seed, lambda full: max(round(full * args.scale), 2))
-            print(f"{name}: {time.monotonic() - begun:.0f} s\n{table(tallies)}", flush=True)
+            for tally in PARTS[name](Path(folder), args.seed, lambda full: max(round(full * args.scale), 2)):
+                tallies.append(tally)
+                print(f"after {time.monotonic() - start:.0f} s: {tally.name}: {tally.counts}", flush=True)
     print(f"\nAll in {time.monotonic() - start:.0f} s:\n{table(tallies)}")
     bad = sum(tally.counts[kind] for tally in tallies for kind in (ESCAPE, HANG))
     return 1 if bad else 0
