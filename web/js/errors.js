@@ -4,7 +4,7 @@ import { nodeAt, showOn } from "./panel.js"
 
 const SILENT = [
     "JanusLoader", "JanusLoRA", "JanusSampling", "JanusVQDecode", "JanusVQEncode", "JanusPickTokens", "JanusJoinTokens",
-    "JanusSaveTokens", "JanusLoadTokens",
+    "JanusLoadTokens",
 ] // nodes that show nothing else
 for (const type of SILENT)
     showOn(type, () => false, { kept: () => false, height: 0, draw() {} })
