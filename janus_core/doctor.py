@@ -31,6 +31,7 @@ from .tokens import ImageTokens
 from .weights import checkpoint as files
 
 PROMPT = "a red circle"
+SETTINGS: dict[str, Any] = {"cfg_weight": 1.75, "min_p": 0.0}  # under which a small error already draws other codes
 KNOWN = 4  # pictures of the embedded model whose codes are known
 CODES = 1152  # to compare, or two pictures of Janus-Pro
 LEAST_SAME = 0.99  # share of codes, in fp32 and of the embedded model
@@ -112,7 +113,7 @@ def drawing(patient: Patient) -> Found:
     count = max(1, CODES // (h * w))
 
     def draw() -> None:
-        patient.tokens = patient.janus.generate(PROMPT, count)
+        patient.tokens = patient.janus.generate(PROMPT, count, **SETTINGS)
 
     took = seconds(draw, patient.device)
     return {"pictures": count, "seconds": took, "codes a second": count * h * w / took}, []
@@ -140,7 +141,7 @@ def agreement(patient: Patient) -> Found:
     if "reference" not in vars(patient) and machine.free_memory(torch.device("cpu")) < 1.5 * size:
         return {"skipped": f"in fp32 the model takes {size / 1e9:.1f} GB of RAM"}, []
     ids, precision = patient.tokens.ids.cpu(), patient.precision
-    same = float((forced_codes(patient.reference, PROMPT, ids) == ids).double().mean())
+    same = float((forced_codes(patient.reference, PROMPT, ids, **SETTINGS) == ids).double().mean())
     least = LEAST_SAME if patient.embedded or precision.name == "fp32" else LEAST_SAME_ROUNDED
     wrong = f"only {same:.1%} of its codes are those of fp32 on the CPU"
     problem = f"{precision.name} on {patient.device} is computed wrongly, as {wrong}: choose fp32, and {REPORT}."

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from statistics import mean
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,19 +40,6 @@ def _divergence(reference: Tensor, other: Tensor) -> float:
     return float((p.exp() * (p - q)).sum(-1).mean())
 
 
-def _as_drawn(janus: Janus, prompt: str, codes: Tensor) -> Drawing:
-    """A drawing of as many pictures as `codes` [count, T], with seeds 0, 1, ... and the checkpoint's own settings."""
-    own = janus.defaults
-    return Drawing(
-        prompt=janus.processor.drawing_prompt(prompt),
-        pad=janus.processor.pad,
-        steps=codes.shape[1],
-        count=len(codes),
-        cfg_weight=own.cfg_weight,
-        sampling=Sampling(own.temperature, min_p=own.min_p),
-    )
-
-
 @torch.no_grad()
 def _forced_logits(janus: Janus, drawing: Drawing, codes: Tensor) -> Tensor:
     """The picture head's logits [rows, T, codes] of each code of pictures [count, T], after the codes before it."""
@@ -66,9 +54,12 @@ def _index(codes: Tensor, device: torch.device) -> Tensor:
     return torch.arange(codes.shape[1], device=device).expand(codes.shape)
 
 
-def forced_codes(janus: Janus, prompt: str, codes: Tensor) -> Tensor:
-    """What `janus` draws with seeds 0, 1, ... after the codes before each of `codes` [count, T]; read at once, no steps."""
-    drawing = _as_drawn(janus, prompt, codes)
+def forced_codes(janus: Janus, prompt: str, codes: Tensor, **settings: Any) -> Tensor:
+    """What `janus` draws with seeds 0, 1, ... after the codes before each of `codes` [count, T]; read at once, no steps.
+
+    `settings` are those of `Janus.generate`.
+    """
+    drawing = janus.drawing_of(prompt, len(codes), **settings)
     logits = _forced_logits(janus, drawing, codes)
     return CodeDraw(drawing, janus.device, None)(logits, _index(codes, janus.device))
 
@@ -78,7 +69,7 @@ def drawing_agreement(reference: Janus, other: Janus, *, prompt: str, codes: Ten
 
     The divergence is that of the guided logits before min-p, which makes it infinite.
     """
-    drawing, index = _as_drawn(reference, prompt, codes), _index(codes, reference.device)
+    drawing, index = reference.drawing_of(prompt, len(codes)), _index(codes, reference.device)
     expected, found = (_forced_logits(janus, drawing, codes) for janus in (reference, other))
     draw = CodeDraw(drawing, reference.device, None)
     same = float((draw(expected, index) == draw(found, index)).double().mean())
