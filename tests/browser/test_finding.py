@@ -13,7 +13,7 @@ PAPER = "getComputedStyle(document.body).getPropertyValue('--bg-color')"
 
 @pytest.mark.both
 def test_the_help_page_opens_from_the_node_with_its_picture(canvas: Canvas) -> None:
-    node = canvas.add("JanusTextToImage", (300, 200))
+    node = canvas.add("JanusVQDecode", (300, 200))
     canvas.show(node)
     canvas.page.evaluate("id => app.canvas.selectItems([app.graph.getNodeById(id)])", node)
     canvas.page.get_by_test_id("info-button").click()
