@@ -47,7 +47,7 @@ def as_api(canvas: dict[str, Any], object_info: dict[str, Any]) -> Graph:
 
 def test_there_is_a_template_for_each_workflow(server: ComfyServer) -> None:
     assert set(NAMES) == {
-        "text_to_image", "describe_image", "draw_then_describe", "draw_and_upscale", "tokens_decode", "encode_decode",
+        "text_to_image", "describe_image", "draw_then_describe", "draw_and_upscale", "tokens_decode",
         "chat",
     }  # fmt: skip
     assert sorted(server.get("/api/workflow_templates").json()["janus-nodes"]) == NAMES

@@ -149,7 +149,6 @@ def thumbnails(painter: Painter) -> dict[str, Image.Image]:
     cards["tokens_decode"] = tokenised(pictures["tokens_decode"], drawn["tokens_decode"])
     seen = shapes(painter)
     tokens = painter.encoded(seen)
-    cards["encode_decode"] = there_and_back(seen, tokens, painter.picture(tokens))
     messages = [node["inputs"]["message"] for node in shipped("chat").values() if node["class_type"] == "JanusChat"]
     cards["chat"] = talk(painter.conversation(pictures["chat"], messages))
     for name, picture in asked.items():
