@@ -38,10 +38,6 @@ class Painter:
         """One picture in its own size."""
         return Image.fromarray((self.janus.decode(tokens)[0] * 255).round().byte().numpy())
 
-    def encoded(self, picture: Image.Image) -> janus_core.ImageTokens:
-        """The tokens of a picture in the model's own size."""
-        return self.janus.encode(pixels_of(picture)[None])
-
     def drawn_by(self, name: str) -> janus_core.ImageTokens:
         """What the first Janus Text-to-Image of a shipped workflow draws."""
         graph = shipped(name)
@@ -110,16 +106,6 @@ def code_numbers(tokens: janus_core.ImageTokens) -> Image.Image:
     return codes
 
 
-def there_and_back(picture: Image.Image, tokens: janus_core.ImageTokens, decoded: Image.Image) -> Image.Image:
-    """The picture and what its tokens decode to, at two corners of the tokens."""
-    card, side = code_numbers(tokens), 280
-    pen = ImageDraw.Draw(card)
-    for one, corner in ((picture, 16), (decoded, SIDE - 16 - side)):
-        card.paste(large(one, side), (corner, corner))
-        pen.rectangle((corner - 4, corner - 4, corner + side + 3, corner + side + 3), outline=ACCENT, width=4)
-    return card
-
-
 def tokenised(picture: Image.Image, tokens: janus_core.ImageTokens) -> Image.Image:
     """The picture on one side of the diagonal, its tokens on the other."""
     codes = code_numbers(tokens)
@@ -148,7 +134,6 @@ def thumbnails(painter: Painter) -> dict[str, Image.Image]:
     cards["draw_and_upscale"] = enlarged(pictures["draw_and_upscale"])
     cards["tokens_decode"] = tokenised(pictures["tokens_decode"], drawn["tokens_decode"])
     seen = shapes(painter)
-    tokens = painter.encoded(seen)
     messages = [node["inputs"]["message"] for node in shipped("chat").values() if node["class_type"] == "JanusChat"]
     cards["chat"] = talk(painter.conversation(pictures["chat"], messages))
     for name, picture in asked.items():
