@@ -133,7 +133,6 @@ def thumbnails(painter: Painter) -> dict[str, Image.Image]:
     cards = {name: framed(picture) for name, picture in pictures.items()}
     cards["draw_and_upscale"] = enlarged(pictures["draw_and_upscale"])
     cards["tokens_decode"] = tokenised(pictures["tokens_decode"], drawn["tokens_decode"])
-    seen = shapes(painter)
     messages = [node["inputs"]["message"] for node in shipped("chat").values() if node["class_type"] == "JanusChat"]
     cards["chat"] = talk(painter.conversation(pictures["chat"], messages))
     for name, picture in asked.items():
