@@ -2,7 +2,7 @@
 # make check         lint, types and the fast unit tests, in under two minutes
 # make test          lint, types and every test, also in a real browser (Chromium)
 # make test-newest   the browser tests on the last frontend that ComfyUI published, not a pinned one
-# make soak          hours of damaged files, wrong prompts and killed servers; SEED=1 and SCALE=0.02 for others and fewer
+# make soak          an hour of damaged files, wrong prompts and killed servers; SEED=1 for others, SCALE=0.02 for fewer
 # make screenshots   retake every picture of README, help pages and templates (Chromium, minutes)
 # make mini          train the miniature Janus from nothing, into build/janus-mini (hours on a CPU)
 # make clean         delete .venv and the demo's pictures

@@ -84,7 +84,7 @@ def interrupted_runs(server: ComfyServer, runs: GoodRuns, seed: int, count: int)
     for number in range(count):
         draw = drawn_by(seed, "interrupts", number)
         graph = graph_of("draw_then_describe", 20_000 + number, batch_size=4)
-        timer = threading.Timer(draw.uniform(0, 0.8), server.post, ["/interrupt"])
+        timer = threading.Timer(draw.uniform(0, 0.4), server.post, ["/interrupt"])
         timer.start()
         try:
             run = server.run(graph, timeout=LONGEST)

@@ -127,9 +127,8 @@ class GoodRuns:
     def check(self, tally: Tally, name: str = "text_to_image", seed: int = 0, **drawing: Any) -> None:
         """One good run, counted."""
         graph = graph_of(name, seed, **drawing)
-        outcome = outcome_of(
-            self.server, graph_of("text_to_image", 999 + self.turn % 2)
-        )  # what ComfyUI has cached goes
+        other = graph_of("text_to_image", 999 + self.turn % 2)
+        outcome = outcome_of(self.server, other)  # what ComfyUI has cached goes
         self.turn += 1
         made = ""
         if outcome.kind == RIGHT:
