@@ -48,7 +48,7 @@ class VQRecipe:
     naming: float = 0.1  # weight of the classification loss during the seeded steps
     edges: float = 0.5  # weight of the L1 loss on differences between neighbouring pixels
     worst: float = 0.2  # weight of the L1 loss on each picture's worst 4x4 pixels, because a mean hides specks
-    plain: float = 0.2  # weight of the largest errors on plain ground, where a speck shows and edges have no part
+    plain: float = 0.4  # weight of the largest errors on plain ground, where a speck shows and edges have no part
     dead_after: int = 400  # steps after which a code that was not chosen is revived
     seed: int = 0
     save_every: int = 200
