@@ -35,7 +35,7 @@ from .weights.loading import load_model
 
 DEFAULT_CHECKPOINT = "janus-mini"
 SAMPLERS = ("sequential", "jacobi")
-DEFAULT_SHA256 = "5d7092d237b8bc2179b9c9c569ae546df88b64e30e4cb70c0ffc42daec159943"  # of its model.safetensors
+DEFAULT_SHA256 = "fe56a37d68cbbde4a5605fc6cc1b2b54fc41312d78bbca9d574878bf5698e32b"  # of its model.safetensors
 # Of its codes, int64, of 4 pictures of "a red circle" with seeds 0 to 3, in fp32 on a CPU.
 DEFAULT_TOKENS_SHA256 = "7a8fb2b01429f9b552b215eb527891cb053056f92cfb6ec9e89acefac2eda4e1"
 Pictures = Tensor | list[Tensor]

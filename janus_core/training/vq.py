@@ -29,6 +29,7 @@ from .samples import PictureSource
 K_MEANS_ROUNDS = 3
 UNUSED_CENTRE = 1e3  # coordinates of a centre that no patch belongs to
 MIN_REVIVAL_DISTANCE = 0.1  # squared, between unit vectors: unused codes move only to vectors this far from their code
+PLAIN_REACH = 4  # pixels
 SHARPNESS = 20.0  # cosine similarity -> logits of the codes, in the classification loss
 
 
@@ -47,6 +48,7 @@ class VQRecipe:
     naming: float = 0.1  # weight of the classification loss during the seeded steps
     edges: float = 0.5  # weight of the L1 loss on differences between neighbouring pixels
     worst: float = 0.2  # weight of the L1 loss on each picture's worst 4x4 pixels, because a mean hides specks
+    plain: float = 0.4  # weight of the largest errors on plain ground, where a speck shows and edges have no part
     dead_after: int = 400  # steps after which a code that was not chosen is revived
     seed: int = 0
     save_every: int = 200
@@ -91,17 +93,26 @@ def nearest_centre(patches: Tensor, centres: Tensor) -> Tensor:
     return (patches @ centres.T - centres.square().sum(-1) / 2).argmax(-1)
 
 
+def plain_ground(pixels: Tensor) -> Tensor:
+    """Which pixels of [N, 3, H, W] are of one colour with all within PLAIN_REACH of them, bool [N, 1, H, W]."""
+    side = 2 * PLAIN_REACH + 1
+    highest, lowest = (F.max_pool2d(sign * pixels, side, stride=1, padding=PLAIN_REACH) * sign for sign in (1, -1))
+    return (highest == lowest).all(1, keepdim=True)
+
+
 def reconstruction_loss(
-    reconstruction: Tensor, pixels: Tensor, *, gradient_weight: float, worst_patch_weight: float
+    reconstruction: Tensor, pixels: Tensor, *, gradient_weight: float, worst_patch_weight: float, plain_weight: float
 ) -> Tensor:
-    """The loss of pixels [N, 3, H, W] in -1..1: L1 + L2, and two weighted terms.
+    """The loss of pixels [N, 3, H, W] in -1..1: L1 + L2, and three weighted terms.
 
     `gradient_weight` is of the L1 of differences between neighbouring pixels, `worst_patch_weight` of the L1 of each
-    picture's worst 4x4 pixels.
+    picture's worst 4x4 pixels, `plain_weight` of the errors' 8-norm on each picture's plain ground: about the largest.
     """
     errors = (reconstruction - pixels).abs()
     loss = errors.mean() + errors.square().mean()
     loss = loss + worst_patch_weight * F.avg_pool2d(errors.mean(1, keepdim=True), 4).flatten(1).amax(1).mean()
+    plain_errors = (errors * plain_ground(pixels)).flatten(1)
+    loss = loss + plain_weight * torch.linalg.vector_norm(plain_errors, 8, dim=1).mean()
     for dim in (2, 3):
         loss = loss + gradient_weight * F.l1_loss(reconstruction.diff(dim=dim), pixels.diff(dim=dim))
     return loss
@@ -170,7 +181,11 @@ class VQTrainer:
         with autocast:
             reconstruction = self.model.decoder(self.model.post_quant_conv(quantized)).float()
         loss = reconstruction_loss(
-            reconstruction, pixels, gradient_weight=recipe.edges, worst_patch_weight=recipe.worst
+            reconstruction,
+            pixels,
+            gradient_weight=recipe.edges,
+            worst_patch_weight=recipe.worst,
+            plain_weight=recipe.plain,
         )
         (loss + recipe.commitment * commitment + recipe.naming * classification).backward()
         rate = learning_rate_at(

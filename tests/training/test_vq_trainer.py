@@ -9,7 +9,7 @@ import torch
 from weights_digest import digest
 
 from janus_core.config import VQConfig
-from janus_core.mini.world import world_pictures
+from janus_core.mini.world import Scene, Thing, render, world_pictures
 from janus_core.training.loop import learning_rate_at
 from janus_core.training.progress import read_rows
 from janus_core.training.vq import (
@@ -17,6 +17,8 @@ from janus_core.training.vq import (
     VQTrainer,
     nearest_centre,
     patches_of,
+    plain_ground,
+    reconstruction_loss,
     seed_centres,
     to_pixels,
     train_vq,
@@ -64,6 +66,29 @@ def test_patches_are_the_pixels_under_each_code():
     pixels = pictures(1)
     patches = patches_of(pixels, 16)
     assert torch.equal(patches[7].view(3, 16, 16), pixels[0, :, 16:32, 16:32])
+
+
+def test_a_speck_on_plain_ground_costs_more_than_the_same_error_at_an_edge():
+    pixels = to_pixels(render(Scene("white", (Thing("circle", "red", "small", 0),)))[None])
+    assert plain_ground(pixels)[0, 0, 60, 60] and not plain_ground(pixels)[0, 0, 16, 7]
+
+    def cost(row: int, column: int, plain_weight: float) -> float:
+        picture = pixels.clone()
+        picture[:, :, row : row + 2, column : column + 2] -= 20 / 127.5
+        weights = {"gradient_weight": 0.5, "worst_patch_weight": 0.2, "plain_weight": plain_weight}
+        return reconstruction_loss(picture, pixels, **weights).item()
+
+    assert cost(60, 60, 0.2) > 2 * cost(16, 6, 0.2)
+    assert cost(60, 60, 0.0) == pytest.approx(cost(16, 6, 0.0), rel=0.2)
+
+
+def test_a_picture_without_plain_ground_trains_as_well():
+    pixels = to_pixels(render(Scene("striped", ()))[None])
+    assert not plain_ground(pixels).any()
+    trainer = VQTrainer(TINY, QUICK, dtype=torch.float32)
+    trainer.seed(pictures())
+    trainer.step(pixels)
+    assert all(bool(weight.isfinite().all()) for weight in trainer.model.parameters())
 
 
 def test_a_resumed_run_equals_one_never_stopped_bit_for_bit(tmp_path: Path):
