@@ -20,12 +20,12 @@ PROMPTS = (
     "a large purple triangle on a striped background",
 )
 SWEPT = "a yellow cross and a blue circle"
-SEEDS = 6
+SEEDS = 5
 GAP, LABEL_WIDTH = 6, 300  # px
 
 
 def contact_sheet(janus: Janus, settings: DrawingSettings, *, cfg_weights: list[float]) -> Image.Image:
-    """PROMPTS with `settings`, a row each, seeds 0 to 5; below, SWEPT with seed 0 at each of `cfg_weights`."""
+    """PROMPTS with `settings`, a row each, seeds 0 to 4; below, SWEPT with seed 0 at each of `cfg_weights`."""
     first = replace(settings, pictures=1, seed=0)
     rows = [(text, list(replace(first, pictures=SEEDS).draw(janus, text))) for text in PROMPTS]
     swept = [replace(first, cfg_weight=weight).draw(janus, SWEPT)[0] for weight in cfg_weights]

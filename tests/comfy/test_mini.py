@@ -29,7 +29,9 @@ def drawing(prompt: str, batch: int, seed: int = 0) -> Graph:
 
 
 def test_twenty_four_prompts_are_followed_as_often_as_the_card_says(server: ComfyServer) -> None:
-    """Two seen and two held-out prompts a category; two standard errors, taking a prompt's pictures for one sample."""
+    """Two seen and two held-out prompts a category; two standard errors, taking a prompt's pictures for one sample.
+
+    The spread is that of the card's share with one miss more, because a share of 1.00 has none."""
     rng, shares = np.random.default_rng(24), []
     for category in CATEGORIES:
         for held_out in (False, True):
@@ -40,9 +42,9 @@ def test_twenty_four_prompts_are_followed_as_often_as_the_card_says(server: Comf
                 drawn = server.pictures(run, node_of(graph, "SaveImage"))
                 assert len(drawn) == PICTURES
                 shares += [np.mean([follows(np.asarray(p.convert("RGB")), fitting[index].request) for p in drawn])]
-    expected = card_says("mean")
     assert len(shares) == 24
-    assert np.mean(shares) >= expected - 2 * (expected * (1 - expected) / 24) ** 0.5
+    expected, with_a_miss = card_says("mean"), card_says("mean") * 24 / 25
+    assert np.mean(shares) >= expected - 2 * (with_a_miss * (1 - with_a_miss) / 24) ** 0.5
 
 
 @pytest.mark.parametrize(("question", "says"), [("what do you see?", "a {} {}"), ("what is the background?", "{2}")])
