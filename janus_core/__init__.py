@@ -5,8 +5,9 @@
 >>> pictures = janus.decode(janus.generate("a red circle", count=4, seed=7))  # float [4, H, W, 3] in 0..1
 """
 
+from .checkpoints import DEFAULT_CHECKPOINT, load
 from .errors import CheckpointError, InputError
-from .pipeline import DEFAULT_CHECKPOINT, Janus, load
+from .pipeline import Janus
 from .processing import Turn
 from .repainting import code_mask, repaint, vary
 from .tokens import ImageTokens

@@ -17,15 +17,16 @@ from typing import Any
 
 import torch
 
-from . import machine, memory, pipeline
+from . import checkpoints, machine, memory
 from .bench.dtypes import forced_codes
 from .bench.engine import Ours
 from .bench.measure import bandwidth, decode_step, seconds
+from .checkpoints import DEFAULT_CHECKPOINT, load
 from .errors import CheckpointError, InputError
 from .generation import self_check
 from .generation.execution import Execution
 from .model import cpu_ops
-from .pipeline import DEFAULT_CHECKPOINT, Janus, load
+from .pipeline import Janus
 from .precision import EIGHT_BIT, NAMES, Precision
 from .tokens import ImageTokens
 from .weights import checkpoint as files
@@ -124,8 +125,8 @@ def known_codes(patient: Patient) -> Found:
         return {"skipped": "only those of the embedded model are known"}, []
     weights = (files.ASSETS / DEFAULT_CHECKPOINT / "model.safetensors").read_bytes()
     codes = patient.reference.generate(PROMPT, KNOWN).ids
-    whole = hashlib.sha256(weights).hexdigest() == pipeline.DEFAULT_SHA256
-    equal = hashlib.sha256(codes.numpy().tobytes()).hexdigest() == pipeline.DEFAULT_TOKENS_SHA256
+    whole = hashlib.sha256(weights).hexdigest() == checkpoints.DEFAULT_SHA256
+    equal = hashlib.sha256(codes.numpy().tobytes()).hexdigest() == checkpoints.DEFAULT_TOKENS_SHA256
     cause, cure = (
         ("PyTorch computes wrongly", "try another") if whole else ("its file is damaged", "install this pack again")
     )

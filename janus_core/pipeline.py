@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,60 +24,16 @@ from .generation.sampling import Sampling, check_finite
 from .generation.self_check import decide
 from .memory import Need, says_what_to_lower
 from .model.janus import JanusModel
-from .model.quantised import DEFAULT_LAYERS, Layers
 from .pictures import check_images
 from .precision import Precision
 from .processing import Processor, Turn
 from .tokens import ImageTokens, check_tokens, fingerprint
-from .weights.checkpoint import find
-from .weights.loading import load_model
 
-DEFAULT_CHECKPOINT = "janus-mini"
 SAMPLERS = ("sequential", "jacobi")
-DEFAULT_SHA256 = "fe56a37d68cbbde4a5605fc6cc1b2b54fc41312d78bbca9d574878bf5698e32b"  # of its model.safetensors
-# Of its codes, int64, of 4 pictures of "a red circle" with seeds 0 to 3, in fp32 on a CPU.
-DEFAULT_TOKENS_SHA256 = "7a8fb2b01429f9b552b215eb527891cb053056f92cfb6ec9e89acefac2eda4e1"
 Pictures = Tensor | list[Tensor]
 # Drawing and answering temporarily replace layers' forward methods and change global PyTorch settings, so other threads
 # wait: those that decode and encode on a CPU too. Reentrant: a progress callback may itself draw, decode or answer.
 _one_at_a_time = threading.RLock()
-
-
-def load(
-    checkpoint: str | Path = DEFAULT_CHECKPOINT,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype | str = torch.float32,
-    *,
-    compute: torch.dtype | None = None,
-    layers: Layers = DEFAULT_LAYERS,
-    execution: Execution | None = None,
-) -> Janus:
-    """Load a Janus or Janus-Pro checkpoint of either layout (DeepSeek's or transformers').
-
-    `checkpoint` is a folder, a weight file (self-contained, or beside its config.json), or the name of an embedded one.
-    Weights are cast to `dtype`, a floating-point type or "bf16", "fp16", "fp32", "fp8_e4m3fn", "int8"; the VQ tokenizer
-    stays float32 under float16, where its activations overflow. The 8-bit types hold the transformer's and SigLIP's
-    Linear layers; the rest, and the arithmetic, is in `compute`, bfloat16 by default.
-    `device` is where the weights are put, and where they are computed with unless `execution` says otherwise. On a CPU they
-    may be the file itself, mapped read-only: before you change them in place, call weights.loading.make_writable.
-    `layers` are the classes the model is built from.
-    Raises CheckpointError if the checkpoint is incomplete, InputError for a dtype or device that cannot be used.
-    """
-    precision = Precision.of(dtype, compute)
-    precision.check(device)
-    source = find(checkpoint)
-    config = source.config()
-    name = "generation_config.json"
-    defaults = DrawingDefaults.from_dict(source.read_json(name), source=source.describe(name))
-    processor = Processor(source, config)  # reports a wrong tokenizer before the weights are read
-    model = load_model(source, device, precision, layers=layers, config=config)
-    return Janus(
-        model,
-        processor,
-        precision=precision,
-        execution=execution or Execution(torch.device(device)),
-        defaults=defaults,
-    )
 
 
 class Janus:

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from .. import memory
+from ..checkpoints import DEFAULT_CHECKPOINT, load
 from ..config import JanusConfig
 from ..generation.codes import CodeDraw, Drawing
 from ..generation.cpu_kernels import fast_layers
 from ..generation.sampling import Sampling
 from ..generation.text import answer_ids
-from ..pipeline import DEFAULT_CHECKPOINT, Janus, load
+from ..pipeline import Janus
 from ..precision import NAMES
 from .table import markdown
 

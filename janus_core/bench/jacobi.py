@@ -7,7 +7,7 @@ from collections import Counter
 import torch
 from torch import Tensor
 
-from ..pipeline import DEFAULT_CHECKPOINT, load
+from ..checkpoints import DEFAULT_CHECKPOINT, load
 from .dtypes import PROMPTS
 from .table import Row
 

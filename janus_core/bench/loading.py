@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..checkpoints import DEFAULT_CHECKPOINT
 from ..convert import convert
 from ..model.janus import JanusModel
-from ..pipeline import DEFAULT_CHECKPOINT
 from ..precision import FLOATS
 from ..weights.checkpoint import ASSETS, find
 from ..weights.loading import load_model

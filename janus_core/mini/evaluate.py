@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..checkpoints import load
 from ..errors import InputError
 from ..pictures import from_uint8
-from ..pipeline import Janus, load
+from ..pipeline import Janus
 from .drawing import DrawingSettings, decode
 from .eval_prompts import CATEGORIES, Prompt, choose_prompts, metadata_of
 from .geneval import draw_prompts, write_prompt

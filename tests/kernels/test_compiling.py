@@ -11,6 +11,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from janus_core.generation import triton_kernels as kernels
+from janus_core.generation import triton_programs as programs
 
 STRIDES = dict.fromkeys(
     ("k_row", "k_head", "k_slot", "k_dim", "v_row", "v_head", "v_slot", "v_dim", "heads", "tokens"), "i32"
@@ -21,28 +22,28 @@ def signatures(kind: str, exact: tl.dtype) -> dict:
     """Of each kernel the types of its arguments, and its constants."""
     x, wide, long = f"*{kind}", f"*{exact.name}", "*i64"
     return {
-        kernels._add_norm_kernel: (
+        programs.add_norm_kernel: (
             {"stream": x, "x": x, "weight": x, "out": x, "width": "i32"},
             {"EPS": 1e-6, "ADDS": True, "EXACT": exact, "BLOCK": 4096},
         ),
-        kernels._silu_mul_kernel: (
+        programs.silu_mul_kernel: (
             {"gate_up": x, "out": x, "inner": "i32"},
             {"EXACT": exact, "BLOCK": kernels.INNER},
         ),
-        kernels._int8_linear_kernel: (
+        programs.int8_linear_kernel: (
             {"x": x, "weight": "*i8", "scale": "*fp32", "out": x} | {"rows": "i32", "channels": "i32"},
             {"WIDTH": 11008, "EXACT": exact, "ROWS": 2, "CHANNELS": kernels.PRODUCTS // 2, "BLOCK": kernels.INPUTS},
         ),
-        kernels._rotate_and_write_kernel: (
+        programs.rotate_and_write_kernel: (
             {"qkv": x, "cos": x, "sin": x, "slots": long, "q": x, "keys": x, "values": x} | STRIDES,
             {"EXACT": exact, "HALF": 64},
         ),
-        kernels._attend_kernel: (
+        programs.attend_kernel: (
             {"q": x, "slots": long, "keys": x, "values": x, "parts": wide} | STRIDES,
             {"SCALE": 128**-0.5, "EXACT": exact, "SIZE": 128, "SLOTS": kernels.SPLIT},
         ),
-        kernels._join_kernel: ({"parts": wide, "out": x, "splits": "i32"}, {"SIZE": 128, "BLOCK": 16}),
-        kernels._draw_kernel: (
+        programs.join_kernel: ({"parts": wide, "out": x, "splits": "i32"}, {"SIZE": 128, "BLOCK": 16}),
+        programs.draw_kernel: (
             {"logits": x, "keys": long, "position": long, "out": long}
             | dict.fromkeys(("pictures", "row_stride", "token_stride"), "i32")
             | dict.fromkeys(("weight", "least", "scale"), "fp32"),
@@ -53,7 +54,7 @@ def signatures(kind: str, exact: tl.dtype) -> dict:
 
 
 # As the kernels are launched, where that is not Triton's default.
-WARPS = {kernels._add_norm_kernel: 8, kernels._rotate_and_write_kernel: 1, kernels._draw_kernel: 16}
+WARPS = {programs.add_norm_kernel: 8, programs.rotate_and_write_kernel: 1, programs.draw_kernel: 16}
 UNALIGNED = {
     "splits",
     "k_dim",
@@ -82,7 +83,7 @@ def test_kernels_compile(capability: int, kind: str, exact: tl.dtype, tmp_path: 
         target, options = GPUTarget("cuda", capability, 32), {"num_warps": WARPS.get(kernel, 4)}
         binary = triton.compile(source, target=target, options=options).asm
         assert binary["cubin"][:4] == b"\x7fELF"
-        if kernel is kernels._draw_kernel:
+        if kernel is programs.draw_kernel:
             assert "lg2.approx" not in binary["ptx"]  # too coarse for the noise that wins
         used = resources(binary["cubin"], tmp_path)
         print(f"sm_{capability} {kind} {kernel.__name__}: {used}")

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from janus_core import CheckpointError
-from janus_core.config import LIMITS, JanusConfig, published_config
+from janus_core.config import JanusConfig, published_config
+from janus_core.config_limits import LIMITS
 
 DATA = Path(__file__).parents[1] / "data"
 

@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from janus_core import machine
 from janus_core.__main__ import main
+from janus_core.checkpoints import DEFAULT_CHECKPOINT
 from janus_core.generation.context import Context
 from janus_core.model import cpu_ops
 from janus_core.model.janus import GenHead
-from janus_core.pipeline import DEFAULT_CHECKPOINT
 from janus_core.weights import checkpoint
 
 CHECKS = (

@@ -7,10 +7,10 @@ import numpy as np
 from safetensors import safe_open
 
 import janus_core
+from janus_core.checkpoints import DEFAULT_SHA256
 from janus_core.mini.drawing import decode
 from janus_core.mini.world import Scene, Thing, render
 from janus_core.pictures import from_uint8
-from janus_core.pipeline import DEFAULT_SHA256
 from janus_core.processing import BEGIN_OF_IMAGE, BOS, END_OF_IMAGE, EOS, IMAGE_TAG, PAD, Processor
 from janus_core.training.vq import plain_ground, to_pixels
 from janus_core.weights.checkpoint import find
