@@ -262,11 +262,13 @@ class Janus:
         temperature: float = 0.0,
         seed: int = 0,
         progress: text.Progress | None = None,
+        **more: Any,
     ) -> str:
         """Answer a question, or continue a conversation, about no, one or several pictures.
 
         `images`, float [N, H, W, 3] in 0..1 or a list of [H, W, 3] of any sizes, replace each `<image_placeholder>` in
-        the text, or precede the first question. `temperature` 0 is greedy.
+        the text, or precede the first question. `temperature` 0 is greedy; `more` are other fields of `Sampling`: top_k,
+        top_p, min_p, repetition_penalty, presence_penalty.
         Raises InputError for an empty question, a context too long, bad pictures or settings, CheckpointError if the
         model computes NaN.
         """
@@ -279,6 +281,7 @@ class Janus:
             temperature=temperature,
             seed=seed,
             progress=progress,
+            **more,
         )
         return answer
 
@@ -292,6 +295,7 @@ class Janus:
         temperature: float = 0.0,
         seed: int = 0,
         progress: text.Progress | None = None,
+        **more: Any,
     ) -> list[str]:
         """`answer` for several questions at once; question i has the pictures `images[i]` and seed + i.
 
@@ -300,7 +304,7 @@ class Janus:
         """
         if max_new_tokens < 1:
             raise InputError(f"The answer may take {max_new_tokens} tokens: give at least 1 as max_new_tokens.")
-        sampling = Sampling(temperature)
+        sampling = Sampling(temperature, **more)
         if not questions or (images and len(images) != len(questions)):
             raise InputError(
                 f"There are {len(questions)} questions and {len(images or [])} sets of pictures: give at least one "

@@ -1,5 +1,6 @@
 """From logits to a token: guidance, filters, and noise that is a pure function of (seed, position, code)."""
 
+import math
 import sys
 from dataclasses import dataclass
 from types import ModuleType
@@ -24,9 +25,14 @@ def is_finite(number: float) -> bool:
 class Sampling:
     """How a token is drawn. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 are off.
 
-    For pictures only: codes with less than `min_p` of the likeliest code's probability under the prompt are left out (see
-    `Drawing.guided`), and `entropy_temperature` is added to the temperature where the model is sure, and less and less of
-    it where it is not: T + entropy_temperature * exp(-entropy / ENTROPY_SCALE) (Ma et al. 2025, arXiv 2510.09012).
+    Tokens with less than `min_p` of the likeliest one's probability are left out: in answers at the temperature, in pictures
+    at temperature 1 under the prompt (see `Drawing.guided`).
+
+    For pictures only: `entropy_temperature` is added to the temperature where the model is sure, and less and less of it
+    where it is not: T + entropy_temperature * exp(-entropy / ENTROPY_SCALE) (Ma et al. 2025, arXiv 2510.09012).
+
+    For answers only: the logits of tokens that the answer has are divided by `repetition_penalty` where positive and
+    multiplied where negative (Keskar et al. 2019, arXiv 1909.05858), then lowered by `presence_penalty`.
     """
 
     temperature: float = 1.0
@@ -34,6 +40,8 @@ class Sampling:
     top_p: float = 1.0
     min_p: float = 0.0
     entropy_temperature: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
 
     def __post_init__(self) -> None:
         if not (is_finite(self.temperature) and self.temperature >= 0):
@@ -48,6 +56,18 @@ class Sampling:
             raise InputError(
                 f"entropy_temperature is {self.entropy_temperature}: give 0 (off) or more, usually up to 2."
             )
+        if not (is_finite(self.repetition_penalty) and self.repetition_penalty > 0):
+            raise InputError(
+                f"repetition_penalty is {self.repetition_penalty}: give 1 (off) or more, usually up to 1.3; below 1 favours "
+                "words that were there."
+            )
+        if not is_finite(self.presence_penalty):
+            raise InputError(f"presence_penalty is {self.presence_penalty}: give a number, 0 being off.")
+
+    @property
+    def penalises(self) -> bool:
+        """Whether a token's logit depends on the answer so far."""
+        return self.repetition_penalty != 1 or self.presence_penalty != 0
 
     @property
     def unfiltered(self) -> bool:
@@ -138,6 +158,20 @@ def tempered(logits: Tensor, sampling: Sampling) -> Tensor:
         beyond[..., 0] = False  # float32 rounds a tiny top_p to 0
         logits = logits.masked_fill(beyond.gather(-1, order.argsort(dim=-1)), -torch.inf)
     return logits
+
+
+def penalised(logits: Tensor, sampling: Sampling, used: Tensor) -> Tensor:
+    """Logits [rows, tokens] with the penalties on those that are `used`, bool [rows, tokens]."""
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    factor = sampling.repetition_penalty
+    less_likely = logits.clamp(min=0) / factor + logits.clamp(max=0) * factor - sampling.presence_penalty
+    return torch.where(used, less_likely, logits)
+
+
+def likely(logits: Tensor, sampling: Sampling) -> Tensor:
+    """An answer's logits [..., tokens], -inf for tokens below `min_p` at the temperature."""
+    least = sampling.temperature * math.log(sampling.min_p)
+    return logits.masked_fill(logits - logits.amax(dim=-1, keepdim=True) < least, -torch.inf)
 
 
 def noisy_scores(logits: Tensor, sampling: Sampling, keys: Tensor, position: int | Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from .cache import attention_kernels
 from .context import Context
 from .execution import Execution
 from .recorder import GraphedStep, side_stream
-from .sampling import Sampling, check_finite, draw_tokens, seed_keys
+from .sampling import Sampling, check_finite, draw_tokens, likely, penalised, seed_keys
 
 Progress = Callable[[int, int, list[list[int]]], None]
 
@@ -82,6 +82,7 @@ class AnswerStep:
         self.keys = seed_keys(seed, rows, device)
         self.embeds = torch.empty_like(embeds[:, :1])
         self.logits = self.language.lm_head(hidden).clone()
+        self.used = torch.zeros_like(self.logits, dtype=torch.bool) if sampling.penalises else None
         self.ids = self._drawn()
 
     def __call__(self, end: int) -> None:
@@ -93,7 +94,15 @@ class AnswerStep:
         self.ids.copy_(self._drawn())
 
     def _drawn(self) -> Tensor:
-        return draw_tokens(self.logits[:, None], self.sampling, self.keys, self.index, self.context.kernels)
+        logits, sampling = self.logits, self.sampling
+        if self.used is not None:
+            logits = penalised(logits, sampling, self.used)
+        if sampling.min_p:
+            logits = likely(logits, sampling)
+        ids = draw_tokens(logits[:, None], sampling, self.keys, self.index, self.context.kernels)
+        if self.used is not None:
+            self.used.scatter_(1, ids, True)
+        return ids
 
 
 @torch.no_grad()

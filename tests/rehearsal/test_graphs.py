@@ -41,7 +41,7 @@ def test_replays_draw_what_the_plain_sampler_does(
     assert tapes
 
 
-@pytest.mark.parametrize("sampling", [Sampling(0.0), Sampling(1.0)])
+@pytest.mark.parametrize("sampling", [Sampling(0.0), Sampling(1.0), Sampling(0.9, min_p=0.05, repetition_penalty=1.4)])
 def test_replays_say_what_the_plain_steps_do(
     exact: janus_core.Janus, monkeypatch: pytest.MonkeyPatch, sampling: Sampling
 ) -> None:

@@ -110,7 +110,8 @@ def test_a_token_of_an_answer_about_pictures(
     settings = {"image_id": processor.image, "pad": processor.pad, "device": torch.device(device)}
     embeds, mask = text.embed_prompts(model, prompts, features=features, **settings)
     text.embed_prompts(model, prompts, features=None, **settings)
-    for padded, sampling in ((False, Sampling(1.0)), (True, Sampling(0.0))):
+    samplings = Sampling(1.0), Sampling(0.0), Sampling(0.9, min_p=0.05, repetition_penalty=1.4)
+    for padded, sampling in zip((False, True, False), samplings, strict=True):
         monkeypatch.setattr(text, "bool", lambda _, padded=padded: not padded, raising=False)  # of the whole mask
         execution = Execution(torch.device(device))
         step = text.AnswerStep(model, embeds, mask, execution, new=20, seed=3, sampling=sampling)

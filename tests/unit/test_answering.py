@@ -108,6 +108,33 @@ def test_every_word_is_the_law_applied_to_the_uncached_model(janus64):
     assert answer == [int(draw_tokens(logits[i : i + 1], sampling, keys, i)) for i in range(16)]
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("temperature", [0.0, 1.2])
+def test_penalties_and_min_p_are_applied_to_each_word_as_in_the_uncached_model(janus64, temperature):
+    """The formulas are written out here once more, on the probabilities of the model without a cache."""
+    sampling = Sampling(temperature, min_p=0.03, repetition_penalty=1.4, presence_penalty=0.3)
+    [answer] = new_ids(janus64, ["What is it?"], seed=9, sampling=sampling)
+    prompt, language = janus64.processor.question_prompt("What is it?", 0), janus64.model.language_model
+    hidden = language.model(janus64.model.embed_text(torch.tensor([prompt + answer])))
+    keys = seed_keys(9, 1, "cpu")
+    for i, word in enumerate(answer):
+        logits = language.lm_head(hidden)[:, len(prompt) - 1 + i]
+        for used in set(answer[:i]):
+            value = logits[0, used]
+            logits[0, used] = (value / 1.4 if value > 0 else value * 1.4) - 0.3
+        shares = (logits / (temperature or 1e-9)).softmax(dim=-1)
+        kept = logits.masked_fill(shares < 0.03 * shares.max(), -torch.inf)
+        assert int(draw_tokens(kept, Sampling(temperature), keys, i)) == word
+    assert len(set(answer)) > len(set(new_ids(janus64, ["What is it?"], sampling=Sampling(0.0))[0]))
+
+
+def test_each_row_of_a_batch_has_its_own_penalties(janus64):
+    sampling = Sampling(0.0, repetition_penalty=3.0)
+    assert new_ids(janus64, QUESTIONS, sampling=sampling) == [
+        new_ids(janus64, [question], sampling=sampling)[0] for question in QUESTIONS
+    ]
+
+
 def test_same_seed_same_answer_and_greedy_needs_no_seed(janus):
     one, again, other = (janus.answer("What?", temperature=1.0, seed=s, max_new_tokens=12) for s in (1, 1, 2))
     assert one == again != other
@@ -229,6 +256,8 @@ def test_an_answer_may_fill_the_context_to_the_last_token(janus, monkeypatch):
         ({"max_new_tokens": 0}, "0 tokens"),
         ({"max_new_tokens": -1}, "-1 tokens"),
         ({"temperature": -1.0}, "temperature is -1"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty is 0"),
+        ({"presence_penalty": float("nan")}, "presence_penalty is nan"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": 2**64}, "seed is 18446744073709551616"),
     ],
