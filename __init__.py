@@ -13,6 +13,7 @@ from .nodes.repaint import JanusRepaint, JanusVariations
 from .nodes.sampling import JanusSampling
 from .nodes.save import JanusSave
 from .nodes.seeds import add_seeds_to_metadata
+from .nodes.text_model import JanusTextModel
 from .nodes.token_files import JanusLoadTokens, JanusSaveTokens
 from .nodes.tokens import JanusJoinTokens, JanusPickTokens, JanusVQDecode, JanusVQEncode
 
@@ -35,6 +36,7 @@ class JanusExtension(ComfyExtension):
             JanusVariations,
             JanusDescribeImage,
             JanusChat,
+            JanusTextModel,
             JanusVQDecode,
             JanusVQEncode,
             JanusPickTokens,

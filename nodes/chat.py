@@ -104,7 +104,9 @@ class JanusChat(io.ComfyNode):
             max_new_tokens=max_tokens,
             temperature=temperature,
             seed=seed,
-            progress=canvas.answer_progress(core, cls.hidden.unique_id, node_output),
+            progress=canvas.answer_progress(
+                core, lambda answer: canvas.send_output(cls.hidden.unique_id, node_output(answer))
+            ),
         )
         return io.NodeOutput(answer, conversation.with_answer(answer), ui=node_output(answer))
 

@@ -70,8 +70,8 @@ class JanusDescribeImage(io.ComfyNode):
         core = janus.ready(janus.core.answering_need(question, 1, max_new_tokens=max_tokens))
         answers: list[str] = []
 
-        def node_output(answer: str) -> dict[str, list]:
-            return {"text": [*answers, answer]}
+        def show(answer: str) -> None:
+            canvas.send_output(cls.hidden.unique_id, {"text": [*answers, answer]})
 
         for i, picture in enumerate(pictures):
             answers.append(
@@ -81,7 +81,7 @@ class JanusDescribeImage(io.ComfyNode):
                     max_new_tokens=max_tokens,
                     temperature=temperature,
                     seed=seed_of(seed, i),
-                    progress=canvas.answer_progress(core, cls.hidden.unique_id, node_output, run=i, runs=len(pictures)),
+                    progress=canvas.answer_progress(core, show, run=i, runs=len(pictures)),
                 )
             )
         return io.NodeOutput(answers, ui={"text": answers})

@@ -9,6 +9,7 @@ from typing import Any
 import comfy.cli_args
 import comfy.model_management
 import comfy.utils
+from comfy_execution.utils import get_executing_context
 from PIL import Image
 
 from ...janus_core import Janus
@@ -45,12 +46,10 @@ def progress(
     return report
 
 
-def answer_progress(
-    core: Janus, node: str, node_output: Callable[[str], dict[str, list]], *, run: int = 0, runs: int = 1
-) -> Progress:
-    """`progress` for an answer, which also sends the canvas the `node`'s output: `node_output(the answer so far)`.
+def answer_progress(core: Janus, show: Callable[[str], object], *, run: int = 0, runs: int = 1) -> Progress:
+    """`progress` for an answer, which also calls `show(the answer so far)`.
 
-    It is sent MAX_OUTPUTS times a second at most, and once more when the answer is complete.
+    It is called MAX_OUTPUTS times a second at most, and once more when the answer is complete.
     """
     move_bar, sent = progress(run, runs), deque([-math.inf] * MAX_OUTPUTS, MAX_OUTPUTS)
 
@@ -61,7 +60,7 @@ def answer_progress(
         if not complete and now - sent[0] < 1:
             return
         sent.append(now)
-        _send_output(node, node_output(core.processor.decode(ids[0])))
+        show(core.processor.decode(ids[0]))
 
     return report
 
@@ -69,6 +68,21 @@ def answer_progress(
 def show_frame(frame: Image.Image) -> None:
     """Show the last preview frame."""
     comfy.utils.ProgressBar(1).update_absolute(1, 1, _jpeg(frame))
+
+
+def send_output(node: str, output: dict[str, list]) -> None:
+    """Send the output so far of one of this pack's nodes to the browser that queued this run."""
+    server = _server()
+    if server and server.client_id is not None:  # None (queued by no canvas) would send to all
+        data = {"node": node, "output": output, "prompt_id": server.last_prompt_id}
+        server.send_sync("janus.output", data, server.client_id)
+
+
+def send_text(text: str) -> None:
+    """Show text on the node that is running, which may be another pack's, until its run ends."""
+    server, running = _server(), get_executing_context()
+    if server and running and server.client_id is not None:
+        server.send_progress_text(text, running.node_id, server.client_id)
 
 
 def preview_method() -> str:
@@ -83,14 +97,6 @@ def add_prompt_handler(handler: Callable[[dict[str, Any]], dict[str, Any]]) -> N
 
 def _jpeg(frame: Image.Image) -> tuple[str, Image.Image, int]:
     return "JPEG", frame, max(frame.size)
-
-
-def _send_output(node: str, output: dict[str, Any]) -> None:
-    """Send a node's output so far to the browser that queued this run."""
-    server = _server()
-    if server and server.client_id is not None:  # None (queued by no canvas) would send to all
-        data = {"node": node, "output": output, "prompt_id": server.last_prompt_id}
-        server.send_sync("janus.output", data, server.client_id)
 
 
 def _server() -> Any:

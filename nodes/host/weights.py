@@ -75,6 +75,11 @@ class HostedJanus:
         comfy.model_management.load_models_gpu([self._patchers[part] for part in need.parts], need.bytes)
         return self.core
 
+    @property
+    def language_patcher(self) -> comfy.model_patcher.ModelPatcher:
+        """The patcher of the transformer's layers."""
+        return self._patchers["Language"]
+
     def decode(self, tokens: ImageTokens) -> torch.Tensor:
         """The tokens' pictures, float32 [N, H, W, 3] in 0..1, on the device where ComfyUI keeps images.
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 DOCS = "/extensions/janus-nodes/docs"
 NODES = (
-    "JanusLoader", "JanusLoRA", "JanusTextToImage", "JanusSampling", "JanusDescribeImage", "JanusChat", "JanusVQDecode",
-    "JanusVQEncode", "JanusRepaint", "JanusVariations", "JanusPickTokens", "JanusJoinTokens", "JanusSaveTokens",
+    "JanusLoader", "JanusLoRA", "JanusTextToImage", "JanusSampling", "JanusDescribeImage", "JanusChat", "JanusTextModel",
+    "JanusVQDecode", "JanusVQEncode", "JanusRepaint", "JanusVariations", "JanusPickTokens", "JanusJoinTokens", "JanusSaveTokens",
     "JanusLoadTokens", "JanusSave",
 )  # fmt: skip
 

@@ -137,6 +137,10 @@ def help_pictures(canvas: Canvas) -> None:
     shoot(canvas, HELP / "JanusLoRA.jpg", load, lora, draw)
     canvas.blank()
     shoot(canvas, HELP / "JanusSave.jpg", canvas.add("JanusSave", (0, 0)))
+    canvas.blank()
+    load, model = canvas.add("JanusLoader", (0, 0)), canvas.add("JanusTextModel", (440, 0))
+    canvas.link(load, "janus", model, "janus")
+    shoot(canvas, HELP / "JanusTextModel.jpg", load, model)
 
 
 def small_nodes_pictures(canvas: Canvas) -> None:

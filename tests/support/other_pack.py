@@ -23,5 +23,21 @@ class Whatever(Anything):
             value = torch.zeros(value.get("shape", value.get("tensor")))
         return (value,)
 
-NODE_CLASS_MAPPINGS = {"Anything": Anything, "Whatever": Whatever}
+class AsksCLIP:
+    INPUT_TYPES = classmethod(lambda cls: {
+        "required": {"clip": ("CLIP",), "prompt": ("STRING", {}), "max_length": ("INT", {"max": 32768})},
+        "optional": {"image": ("IMAGE",), "video": ("IMAGE",), "use_default_template": ("BOOLEAN", {})},
+        "hidden": {"graph": "PROMPT", "node": "UNIQUE_ID"},
+    })
+    RETURN_TYPES = ("STRING",)
+    FUNCTION = "run"
+
+    def run(self, clip, prompt, max_length, graph, node, image=None, video=None, use_default_template=True):
+        given = graph[node]["inputs"]
+        sampling = {name[14:]: value for name, value in given.items() if name.startswith("sampling_mode.")}
+        what = {"image": image, "video": video, "audio": None, "thinking": False}
+        tokens = clip.tokenize(prompt, skip_template=not use_default_template, min_length=1, **what)
+        return (clip.decode(clip.generate(tokens, do_sample=bool(sampling), max_length=max_length, **sampling)),)
+
+NODE_CLASS_MAPPINGS = {"Anything": Anything, "Whatever": Whatever, "AsksCLIP": AsksCLIP}
 """
