@@ -24,7 +24,7 @@ from ..processing import Processor
 from ..weights.checkpoint import TEXT_FILES, CheckpointFiles, find
 from ..weights.loading import load_model
 from ..weights.saving import save_weights
-from . import distributed
+from . import distributed, lora
 from .samples import Mixture, folder_pictures, read_folder
 from .stages import PAPER, Stage, with_settings
 from .trainer import Trainer, run_stage
@@ -38,7 +38,9 @@ PHASES = (*ENCODERS, "stage1", "stage2", "stage3")
 def add_arguments(parser: argparse.ArgumentParser, world: World) -> None:
     """Describe the `train` command to argparse. New models are made for `world` and trained in it."""
     parser.add_argument(
-        "phase", choices=(*PHASES, "all"), help="what to train; all = everything still missing, in order"
+        "phase",
+        choices=(*PHASES, "all", "lora"),
+        help="what to train; all = everything still missing, in order; lora = a small file for a --checkpoint",
     )
     parser.add_argument("--out", type=Path, required=True, help="output folder; give the same one again to resume")
     parser.add_argument("--checkpoint", help="start from this Janus (folder or embedded name) instead of from nothing")
@@ -65,11 +67,15 @@ def add_arguments(parser: argparse.ArgumentParser, world: World) -> None:
     )
     parser.add_argument("--autocast", choices=("fp32", "bf16"), default="bf16", help="type the arithmetic runs in")
     parser.add_argument("--dtype", choices=FLOATS, default="bf16", help="type of the finished weights")
+    lora.add_arguments(parser)
     parser.set_defaults(run=partial(run, world=world))  # picklable, as --processes needs
 
 
 def run(args: argparse.Namespace, world: World) -> None:
     """Run the phases asked for. Raises InputError for settings or data that make no sense."""
+    if args.phase == "lora":
+        lora.run(args, stage_settings(args, read_settings(args.config), "lora"))
+        return
     job = Job(args, world)
     if args.checkpoint and (args.out / "model.safetensors").exists():
         print(f"Going on with the weights in {args.out}: --checkpoint was only used at the start.", file=sys.stderr)
@@ -98,10 +104,33 @@ def read_settings(path: Path | None) -> dict[str, dict[str, Any]]:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path} cannot be read as TOML ({error}).") from error
-    unknown = set(settings) - set(PHASES)
+    unknown = set(settings) - {*PHASES, "lora"}
     if unknown:
-        raise InputError(f"{path} has a table [{min(unknown)}]: the phases are {', '.join(PHASES)}.")
+        raise InputError(f"{path} has a table [{min(unknown)}]: the phases are {', '.join(PHASES)} and lora.")
     return settings
+
+
+def stage_settings(args: argparse.Namespace, tables: dict[str, dict[str, Any]], phase: str) -> dict[str, Any]:
+    """The phase's settings from --config's `tables`, and those given as flags, which win. Raises InputError."""
+    names = ("steps", "batch", "micro_batch", "learning_rate", "warm_up", "decay", "ema")
+    flags: dict[str, Any] = {name: getattr(args, name) for name in names} | {"mix": _mix(args.mix)}
+    settings = tables.get(phase, {}) | {name: value for name, value in flags.items() if value is not None}
+    for name in ("steps", "batch", "micro_batch"):
+        if settings.get(name, 1) < 1:
+            raise InputError(f"--{name.replace('_', '-')} is {settings[name]} for {phase}: give at least 1.")
+    return settings
+
+
+def _mix(text: str | None) -> tuple[float, ...] | None:
+    if not text:
+        return None
+    try:
+        mix = tuple(float(part) for part in text.split(":"))
+    except ValueError:
+        mix = ()
+    if len(mix) != 3 or min(mix) < 0 or sum(mix) == 0:
+        raise InputError(f"--mix is {text}: give understanding:text:generation, e.g. 5:1:4.")
+    return mix
 
 
 def _share_stage(args: argparse.Namespace, world: World, phase: str) -> None:
@@ -145,27 +174,6 @@ class Job:
         """Whether the phase has been trained to its end."""
         return (self.states / f"{phase}.safetensors").exists() or (self.states / f"{phase}.done").exists()
 
-    def _settings(self, phase: str) -> dict[str, Any]:
-        """The phase's settings from --config, and those given as flags, which win."""
-        names = ("steps", "batch", "micro_batch", "learning_rate", "warm_up", "decay", "ema")
-        flags: dict[str, Any] = {name: getattr(self.args, name) for name in names} | {"mix": self._mix()}
-        settings = self.settings.get(phase, {}) | {name: value for name, value in flags.items() if value is not None}
-        for name in ("steps", "batch", "micro_batch"):
-            if settings.get(name, 1) < 1:
-                raise InputError(f"--{name.replace('_', '-')} is {settings[name]} for {phase}: give at least 1.")
-        return settings
-
-    def _mix(self) -> tuple[float, ...] | None:
-        if not self.args.mix:
-            return None
-        try:
-            mix = tuple(float(part) for part in self.args.mix.split(":"))
-        except ValueError:
-            mix = ()
-        if len(mix) != 3 or min(mix) < 0 or sum(mix) == 0:
-            raise InputError(f"--mix is {self.args.mix}: give understanding:text:generation, e.g. 5:1:4.")
-        return mix
-
     def train_encoder(self, phase: str) -> None:
         """Train the VQ tokenizer or SigLIP to `training/<phase>.safetensors`; with --checkpoint, the checkpoint's own."""
         size = self.world.picture_size
@@ -174,7 +182,7 @@ class Job:
                 f"siglip is trained on generated pictures of {size} pixels: leave --data out, and give no checkpoint of "
                 "another picture size, or train SigLIP on your own pictures in stage3."
             )
-        settings = self._settings(phase) | {"seed": self.args.seed}
+        settings = stage_settings(self.args, self.settings, phase) | {"seed": self.args.seed}
         model = self._start().float() if self.args.checkpoint else None
         if phase == "vq":
             data, side = self.args.data, self.config.vision.image_size
@@ -222,7 +230,9 @@ class Job:
         device, processes = self.args.device, self.args.processes
         model = self._start().float().to(device)
         stage = with_settings(
-            (PAPER if self.args.recipe == "paper" else self.world.stages)[phase], phase, self._settings(phase)
+            (PAPER if self.args.recipe == "paper" else self.world.stages)[phase],
+            phase,
+            stage_settings(self.args, self.settings, phase),
         )
         if not 1 <= processes <= stage.batch or (device == "cuda" and processes > torch.cuda.device_count()):
             raise InputError(

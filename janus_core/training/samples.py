@@ -15,6 +15,7 @@ from ..pictures import read_picture
 from ..processing import Processor, Turn, count_tags
 from .stages import KINDS
 
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 PictureSource = Callable[[np.random.Generator, int], np.ndarray]  # count -> uint8 [count, H, W, 3]
 Source = Callable[[np.random.Generator, int], "Sample"]  # from the sample's own generator and its number in the run
 
@@ -82,7 +83,8 @@ class Mixture:
 
 
 def read_folder(folder: Path, processor: Processor) -> dict[str, Source]:
-    """A user's own data: `folder/*.jsonl`, one JSON object a line, picture paths relative to the folder.
+    """A user's own data: `folder/*.jsonl`, one JSON object a line, picture paths relative to the folder; and pictures
+    beside a `.txt` of the same name, their caption, which are generation samples.
 
     `{"image": "a.png", "prompt": "..."}` is a generation sample. `{"images": ["a.png"], "question": "...", "answer":
     "..."}`, or `"turns": [{"role": "user", "content": "..."}, ...]` that end with the assistant's, is an understanding
@@ -90,9 +92,17 @@ def read_folder(folder: Path, processor: Processor) -> dict[str, Source]:
     """
     entries: dict[str, list[dict]] = {}
     readable: set[Path] = set()
+    captioned = _captioned(folder)
     files = sorted(folder.glob("*.jsonl"))
-    if not files:
-        raise InputError(f"{folder} contains no .jsonl file: write one with a JSON object a line, beside its pictures.")
+    if not files and not captioned:
+        raise InputError(
+            f"{folder} contains no .jsonl file and no picture with a .txt beside it: put a caption beside each picture "
+            "(a.png and a.txt), or write a .jsonl file with a JSON object a line."
+        )
+    for picture, text in captioned:
+        line = json.dumps({"image": picture.name, "prompt": _caption(text)})
+        kind, entry = _read_line(line, folder, str(text), processor, readable)
+        entries.setdefault(kind, []).append(entry)
     for path in files:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             if line.strip():
@@ -103,6 +113,23 @@ def read_folder(folder: Path, processor: Processor) -> dict[str, Source]:
         return lambda rng, index: _sample_of(choices[int(rng.integers(len(choices)))], processor)
 
     return {kind: source(choices) for kind, choices in entries.items()}
+
+
+def captions(folder: Path) -> list[str]:
+    """The captions of `read_folder`'s generation samples."""
+    lines = [line for path in sorted(folder.glob("*.jsonl")) for line in path.read_text(encoding="utf-8").splitlines()]
+    entries = [json.loads(line) for line in lines if line.strip()]
+    return [_caption(text) for _, text in _captioned(folder)] + [e["prompt"] for e in entries if "prompt" in e]
+
+
+def _captioned(folder: Path) -> list[tuple[Path, Path]]:
+    """Each picture of the folder that has a caption, and that file."""
+    pictures = sorted(path for path in folder.glob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    return [(path, text) for path in pictures if (text := path.with_suffix(".txt")).is_file()]
+
+
+def _caption(text: Path) -> str:
+    return text.read_text(encoding="utf-8").strip()
 
 
 def _read_line(line: str, folder: Path, where: str, processor: Processor, readable: set[Path]) -> tuple[str, dict]:
@@ -175,7 +202,7 @@ def centre_crop(image: Image.Image, size: int) -> np.ndarray:
 
 def folder_pictures(folder: Path, size: int) -> PictureSource:
     """A folder's pictures for the VQ tokenizer, each resized and cropped to `size`. Raises InputError if it has none."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"))
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
     if not paths:
         raise InputError(f"{folder} contains no picture (.png, .jpg, .webp).")
 

@@ -1,6 +1,7 @@
 """The training loop of all three stages, for a new model and for a published checkpoint."""
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -253,8 +254,18 @@ class Trainer:
             self.trained[name].copy_(average)
 
 
-def run_stage(trainer: Trainer, name: str, folder: Path, *, report_every: int = 50) -> None:
-    """Train a stage to its end, resuming from `folder/<name>.pt` if it exists; log to `folder/<name>.csv` and `.png`."""
+def run_stage(
+    trainer: Trainer,
+    name: str,
+    folder: Path,
+    *,
+    report_every: int = 50,
+    after_step: Callable[[int], object] | None = None,
+) -> None:
+    """Train a stage to its end, resuming from `folder/<name>.pt` if it exists; log to `folder/<name>.csv` and `.png`.
+
+    `after_step(steps done)` is called after each step.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     state = folder / f"{name}.pt"
     if state.exists():
@@ -265,6 +276,8 @@ def run_stage(trainer: Trainer, name: str, folder: Path, *, report_every: int = 
     while trainer.steps_done < trainer.stage.steps:
         recent.append(trainer.step())
         step, last = trainer.steps_done, trainer.steps_done == trainer.stage.steps
+        if after_step is not None:
+            after_step(step)
         if step % report_every == 0 or last:
             means = {key: [row[key] for row in recent if key in row] for key in columns}
             if log:

@@ -117,6 +117,15 @@ def read_lora(path: Path, model: nn.Module) -> list[LoraLayer]:
     return found
 
 
+@torch.no_grad()
+def merge_lora(model: nn.Module, layers: list[LoraLayer], strength: float = 1.0) -> None:
+    """Add a LoRA to the weights of a model in place, whose layers are not in 8 bits and are writable (`make_writable`)."""
+    for layer in layers:
+        weight = model.get_parameter(layer.target.key)
+        rows = weight if layer.target.rows is None else weight.narrow(0, *layer.target.rows)
+        rows += (strength * layer.scale * layer.up.double() @ layer.down.double()).to(weight)
+
+
 def _scale(alpha: Tensor | None, rank: int, scaling: Callable[[int], float]) -> float:
     """The layer's scale; NaN for an alpha that is not one real number."""
     if alpha is None:
