@@ -57,7 +57,7 @@ screenshots: browser
 	$(RUN) tests/setup/screenshots.py
 
 mini: setup
-	$(VENV) -m janus_core train all --out build/janus-mini --processes 2 $(COMPILE)
+	$(VENV) -m torch.distributed.run --standalone --nproc-per-node 2 -m janus_core train all --out build/janus-mini $(COMPILE)
 
 clean:
 	rm -rf .venv demo

@@ -60,36 +60,48 @@ def add_arguments(parser: argparse.ArgumentParser, world: World) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
-        "--processes", type=int, default=1, help="processes that share each step (GPUs, or groups of CPU threads)"
-    )
-    parser.add_argument(
         "--compile", action="store_true", help="fuse the language model's steps first: a minute, and a C++ compiler"
     )
     parser.add_argument("--autocast", choices=("fp32", "bf16"), default="bf16", help="type the arithmetic runs in")
     parser.add_argument("--dtype", choices=FLOATS, default="bf16", help="type of the finished weights")
     lora.add_arguments(parser)
-    parser.set_defaults(run=partial(run, world=world))  # picklable, as --processes needs
+    parser.set_defaults(run=partial(run, world=world))
 
 
 def run(args: argparse.Namespace, world: World) -> None:
-    """Run the phases asked for. Raises InputError for settings or data that make no sense."""
-    if args.phase == "lora":
-        lora.run(args, stage_settings(args, read_settings(args.config), "lora"))
-        return
+    """Run the phases asked for, in each process that torchrun has started. Raises InputError for settings or data that
+    make no sense.
+    """
+    with distributed.process_group(args.device) as args.device:
+        if args.phase == "lora":
+            lora.run(args, stage_settings(args, read_settings(args.config), "lora"))
+        else:
+            _run_phases(args, world)
+
+
+def _run_phases(args: argparse.Namespace, world: World) -> None:
+    first = distributed.rank() == 0
+    if not first:
+        distributed.wait_for_all()  # until process 0 has written the folder's files
     job = Job(args, world)
-    if args.checkpoint and (args.out / "model.safetensors").exists():
-        print(f"Going on with the weights in {args.out}: --checkpoint was only used at the start.", file=sys.stderr)
     if args.phase == "all":
         # A checkpoint has trained encoders.
         phases = [p for p in PHASES if not job.finished(p) and not (args.checkpoint and p in ENCODERS)]
     else:
         phases = [args.phase]
+    if first:
+        if args.checkpoint and (args.out / "model.safetensors").exists():
+            print(f"Going on with the weights in {args.out}: --checkpoint was only used at the start.", file=sys.stderr)
+        distributed.wait_for_all()
+    distributed.wait_for_all()
     for phase in phases:
-        if phase in ENCODERS:
-            job.train_encoder(phase)
-        else:
+        if phase not in ENCODERS:
             job.train_stage(phase, last=phase in ("stage3", args.phase))
-    print(args.out)
+        elif first:
+            job.train_encoder(phase)
+        distributed.wait_for_all()
+    if first:
+        print(args.out)
 
 
 def read_settings(path: Path | None) -> dict[str, dict[str, Any]]:
@@ -131,13 +143,6 @@ def _mix(text: str | None) -> tuple[float, ...] | None:
     if len(mix) != 3 or min(mix) < 0 or sum(mix) == 0:
         raise InputError(f"--mix is {text}: give understanding:text:generation, e.g. 5:1:4.")
     return mix
-
-
-def _share_stage(args: argparse.Namespace, world: World, phase: str) -> None:
-    """Run a stage in a process other than the first."""
-    if args.device == "cuda":
-        args.device = f"cuda:{distributed.rank()}"
-    Job(args, world).train_stage(phase, last=False)
 
 
 class Job:
@@ -227,31 +232,24 @@ class Job:
                 f"{self.out} has gone on to {later[-1]}, and {phase} would overwrite it: to train {phase} from there, give "
                 f"--checkpoint {self.out} and another --out."
             )
-        device, processes = self.args.device, self.args.processes
-        model = self._start().float().to(device)
+        model = self._start().float()
         stage = with_settings(
             (PAPER if self.args.recipe == "paper" else self.world.stages)[phase],
             phase,
             stage_settings(self.args, self.settings, phase),
         )
-        if not 1 <= processes <= stage.batch or (device == "cuda" and processes > torch.cuda.device_count()):
-            raise InputError(
-                f"--processes is {processes}: give at least 1, at most the {stage.batch} samples of a step, and on CUDA at "
-                "most the number of GPUs."
-            )
         trainer = Trainer(
             model,
             self.processor,
             stage=stage,
             mixture=self._mixture(phase, stage, model.gen_vision_model),
-            device=device,
+            device=self.args.device,
             dtype=FLOATS[self.args.autocast],
         )
         if self.args.compile:
             check_compiler()
             model.language_model.model.compile(dynamic=True)
-        with distributed.process_group(processes, device, _share_stage, self.args, self.world, phase):
-            run_stage(trainer, phase, self.states)
+        run_stage(trainer, phase, self.states)
         if distributed.rank() != 0:
             return
         save_weights(model, self.out, FLOATS[self.args.dtype] if last else torch.float32)

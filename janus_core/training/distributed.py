@@ -1,76 +1,43 @@
-"""A stage on several processes: each takes a share of every step's samples, and their gradients are summed."""
+"""A stage on several processes that torchrun has started: each takes a share of every step's samples."""
 
-import tempfile
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from datetime import timedelta
 
 import torch
-from torch import Tensor
 from torch import distributed as dist
-from torch import multiprocessing as mp
 
-
-def _is_initialised() -> bool:
-    return dist.is_available() and dist.is_initialized()
+WAIT = timedelta(days=7)  # for process 0, which trains encoders alone; torchrun itself ends the others when one ends
 
 
 def rank() -> int:
-    """This process's number. Process 0 reports and saves; outside `process_group` it is the only one."""
-    return dist.get_rank() if _is_initialised() else 0
+    """This process's number. Process 0 reports and saves; without torchrun it is the only one."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def process_count() -> int:
     """The number of processes that train together."""
-    return dist.get_world_size() if _is_initialised() else 1
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def sum_over_processes(tensors: list[Tensor]) -> None:
-    """Replace each tensor by its sum over all processes; the result is bit for bit the same in each."""
-    flat = torch.cat([tensor.flatten() for tensor in tensors])
-    dist.all_reduce(flat)
-    for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
-        tensor.copy_(part.view_as(tensor))
+def wait_for_all() -> None:
+    """Return when every process has come here."""
+    if process_count() > 1:
+        dist.barrier()
 
 
 @contextmanager
-def process_group(processes: int, device: str, work: Callable[..., None], *args: object) -> Iterator[None]:
-    """Train together with `processes - 1` others, which are started here and run `work(*args)` (both picklable).
-
-    On a CPU they share the threads, on CUDA each takes a GPU of its own. Does nothing with one process, or inside a
-    worker.
-    """
-    if processes == 1 or _is_initialised():
-        yield
+def process_group(device: str) -> Iterator[str]:
+    """Join the other processes, if torchrun started this one. Yields this process's device: on CUDA a GPU of its own."""
+    if not dist.is_available() or not dist.is_torchelastic_launched():
+        yield device
         return
-    threads = torch.get_num_threads()
-    with tempfile.TemporaryDirectory() as folder:
-        group = (Path(folder, "store").as_uri(), processes, device, max(threads // processes, 1))
-        others = [
-            mp.get_context("spawn").Process(target=_run_other, args=(number, *group, work, args), daemon=True)
-            for number in range(1, processes)
-        ]
-        for other in others:
-            other.start()
-        try:
-            _join(0, *group)
-            yield
-            for other in others:
-                other.join()
-        finally:
-            torch.set_num_threads(threads)
-            for other in others:
-                other.kill()
-            if _is_initialised():
-                dist.destroy_process_group()
-
-
-def _run_other(number: int, store: str, processes: int, device: str, threads: int, work: Callable, args: tuple) -> None:
-    _join(number, store, processes, device, threads)
-    work(*args)
-    dist.destroy_process_group()
-
-
-def _join(number: int, store: str, processes: int, device: str, threads: int) -> None:
-    torch.set_num_threads(threads)
-    dist.init_process_group("nccl" if device == "cuda" else "gloo", store, rank=number, world_size=processes)
+    if device == "cuda":
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=WAIT)
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()

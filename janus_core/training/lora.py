@@ -67,7 +67,8 @@ def run(args: argparse.Namespace, settings: dict[str, Any]) -> None:
     targets = [target.strip() for target in args.targets.split(",")]
     adapters = add_adapters(model, rank=args.rank, targets=targets, seed=args.seed)
     about = adapter_config(rank=args.rank, targets=targets, checkpoint=str(args.checkpoint))
-    _check_folder(args.out, about)
+    if distributed.rank() == 0:
+        _check_folder(args.out, about)
     # What the model computes in is what it will draw in: no autocast.
     trainer = Trainer(model, processor, stage=stage, mixture=mixture, device=device, dtype=torch.float32)
     draw = None

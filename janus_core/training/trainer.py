@@ -2,14 +2,17 @@
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
+from torch import distributed as dist
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import InputError
 from ..model.janus import JanusModel
@@ -52,6 +55,17 @@ def plain_attention(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + future).softmax(-1) @ v
 
 
+class Losses(nn.Module):
+    """A trainer's `losses` as a module, with the model in it, which is what DistributedDataParallel wraps."""
+
+    def __init__(self, trainer: "Trainer"):
+        super().__init__()
+        self.model, self.of = trainer.model, trainer.losses
+
+    def forward(self, batch: Batch, kinds: list[str]) -> dict[str, Tensor]:
+        return self.of(batch, kinds)
+
+
 class Trainer:
     """One stage of training of a model, in place.
 
@@ -69,6 +83,11 @@ class Trainer:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.bfloat16,
     ):
+        if stage.batch < distributed.process_count():
+            raise InputError(
+                f"{distributed.process_count()} processes share the {stage.batch} samples of a step: give a --batch of at "
+                "least one a process."
+            )
         self.model, self.processor, self.stage, self.mixture = model.to(device), processor, stage, mixture
         self.device, self.dtype = torch.device(device), dtype
         model.requires_grad_(False)
@@ -78,6 +97,13 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.trained.values(), lr=0.0, betas=ADAM_BETAS, weight_decay=stage.weight_decay, fused=True
         )
+        self.parallel: nn.Module = Losses(self)
+        if distributed.process_count() > 1:
+            # 1. A process may have no sample of some kind, and then no gradient for the weights that only this kind uses.
+            # 2. All processes have read the same weights. Frozen ones may be a read-only file, which nobody may write into.
+            self.parallel = DistributedDataParallel(
+                self.parallel, find_unused_parameters=True, init_sync=False, broadcast_buffers=False
+            )
         self.averages = {name: p.detach().clone() for name, p in self.trained.items()} if stage.ema else {}
         self.steps_done = 0
 
@@ -100,15 +126,21 @@ class Trainer:
         total = sum(shares[kind] for kind in present)
 
         sums = dict.fromkeys(present, 0.0)
-        mine = samples[distributed.rank() :: distributed.process_count()]
+        processes = distributed.process_count()
+        mine = samples[distributed.rank() :: processes]
         for begin in range(0, len(mine), stage.micro_batch):
             part = mine[begin : begin + stage.micro_batch]
-            losses = self.losses(self.collate(part), [sample.kind for sample in part])
-            torch.stack([shares[kind] / total / tokens[kind] * loss for kind, loss in losses.items()]).sum().backward()
+            with self._gradients_stay_here(len(part) + begin < len(mine)):
+                losses = self.parallel(self.collate(part), [sample.kind for sample in part])
+                # DistributedDataParallel takes the mean over the processes, where the sum is meant.
+                weighted = [processes * shares[kind] / total / tokens[kind] * loss for kind, loss in losses.items()]
+                torch.stack(weighted).sum().backward()
             for kind, loss in losses.items():
                 sums[kind] += loss.item()
-        if distributed.process_count() > 1:
-            sums = self._sum_over_processes(sums)
+        if processes > 1:
+            over_all = torch.tensor(list(sums.values()), device=self.device)
+            dist.all_reduce(over_all)
+            sums = dict(zip(sums, over_all.tolist(), strict=True))
         rate = learning_rate_at(
             self.steps_done, peak=stage.learning_rate, warm_up=stage.warm_up, steps=stage.steps, decay=stage.decay
         )
@@ -119,13 +151,11 @@ class Trainer:
             average.lerp_(self.trained[name].detach(), 1 - min(stage.ema, self.steps_done / (self.steps_done + 10)))
         return {kind: sums[kind] / tokens[kind] for kind in present} | {"gradient": norm.item(), "rate": rate}
 
-    def _sum_over_processes(self, sums: dict[str, float]) -> dict[str, float]:
-        """Sum the gradients, in place, and the losses of all processes."""
-        for weight in self.trained.values():  # no gradient: none of this process's samples uses the weight
-            weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
-        losses = torch.tensor(list(sums.values()), device=self.device)
-        distributed.sum_over_processes([*(w.grad for w in self.trained.values() if w.grad is not None), losses])
-        return dict(zip(sums, losses.tolist(), strict=True))
+    def _gradients_stay_here(self, stay: bool) -> AbstractContextManager[object]:
+        """Inside, a backward pass that is not the step's last one does not exchange gradients with other processes."""
+        if stay and isinstance(self.parallel, DistributedDataParallel):
+            return self.parallel.no_sync()
+        return nullcontext()
 
     def collate(self, samples: list[Sample]) -> Batch:
         """Samples as tensors on the device. Pictures to draw that have no codes are encoded here."""

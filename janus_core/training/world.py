@@ -18,7 +18,7 @@ from .stages import Stage
 
 
 class World(Protocol):
-    """A world of drawn pictures and the model made for it. It must be picklable: each process of a run gets a copy.
+    """A world of drawn pictures and the model made for it.
 
     `recipe` is the name of the world's own `stages`. Pictures are square, with sides of `picture_size` pixels.
     """
