@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ..weights.loading import load_model
 from ..weights.lora import ADAPTER_CONFIG
 from . import distributed
 from .adapters import TARGETS, adapter_config, add_adapters, recompute_layers, save_adapters
+from .memory import lora_bytes
 from .samples import Mixture, captions, read_folder
 from .stages import KINDS, Stage, with_settings
 from .trainer import Trainer, run_stage
@@ -76,6 +78,12 @@ def run(args: argparse.Namespace, settings: dict[str, Any]) -> None:
         prompts = args.sample or captions(args.data)[:SAMPLES]
         draw = sampler(model, processor, precision, prompts, folder=args.out / "training", every=args.sample_every)
     recompute_layers(model)
+    if distributed.rank() == 0:
+        need = lora_bytes(config, precision, rank=args.rank, samples=stage.micro_batch) / 1e9
+        print(
+            f"A step needs about {need:.1f} GB on {args.device}, more for long prompts and for questions.",
+            file=sys.stderr,
+        )
     run_stage(trainer, "lora", args.out / "training", after_step=draw)
     if distributed.rank() == 0:
         save_adapters(adapters, about, args.out / FILE)
