@@ -1,5 +1,6 @@
 // Opens workflows that were made with CY-CHENYUE/ComfyUI-Janus-Pro: before such a one gets onto the canvas, offers to
-// turn that pack's nodes into ours. A ComfyUI that replaces nodes itself got the same table, and is left to it.
+// turn that pack's nodes into ours. Newer versions of ComfyUI got the same table for prompts from the API. On the canvas
+// they are not left to it: they keep the old size, randomize a fixed seed and do not know how a checkpoint is spelled.
 import { app } from "../../../scripts/app.js"
 
 const WORDS = {
@@ -95,12 +96,8 @@ function replace(graph, node, rule) {
     cut(graph, lost)
 }
 
-function replacedByHost() {
-    return (
-        app.api.serverSupportsFeature("node_replacements") &&
-        app.extensionManager.setting.get("Comfy.NodeReplacement.Enabled")
-    )
-}
+// What the user wanted left as it is, so that undo and a change of tabs do not ask again; a reload of the page does.
+const declined = new Set()
 
 app.registerExtension({
     name: "Janus.ReplaceNodes",
@@ -111,10 +108,17 @@ app.registerExtension({
                 .filter(({ type }) => known.has(type) && !(type in LiteGraph.registered_node_types))
                 .map((node) => [graph, node]),
         )
-        if (!found.length || replacedByHost()) return
+        const key = JSON.stringify(found.map(([, { id, type, widgets_values }]) => [id, type, widgets_values]))
+        if (!found.length || declined.has(key)) return
         const words = WORDS[app.extensionManager.setting.get("Comfy.Locale")] ?? WORDS.en
         const itemList = [...new Set(found.map(([, node]) => node.type))]
         if (await app.extensionManager.dialog.confirm({ ...words, itemList }))
             for (const [graph, node] of found) replace(graph, node, known.get(node.type))
+        else declined.add(key)
+    },
+    async afterConfigureGraph(missing) {
+        // Newer frontends show this list next, and offer to replace what is in it: our offer was declined, theirs is worse.
+        const known = await rules
+        missing.splice(0, Infinity, ...missing.filter((entry) => !known.has(entry.type)))
     },
 })
