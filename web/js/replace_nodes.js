@@ -96,8 +96,11 @@ function replace(graph, node, rule) {
     cut(graph, lost)
 }
 
-// What the user wanted left as it is, so that undo and a change of tabs do not ask again; a reload of the page does.
-const declined = new Set()
+// Whether the canvas has such nodes before a workflow gets onto it, which is so when a change is undone: they were declined.
+const declined = (known, graph = app.rootGraph ?? app.graph) =>
+    graph.nodes.some((node) =>
+        node.subgraph ? declined(known, node.subgraph) : known.has(node.last_serialization?.type ?? node.type),
+    )
 
 app.registerExtension({
     name: "Janus.ReplaceNodes",
@@ -108,13 +111,11 @@ app.registerExtension({
                 .filter(({ type }) => known.has(type) && !(type in LiteGraph.registered_node_types))
                 .map((node) => [graph, node]),
         )
-        const key = JSON.stringify(found.map(([, { id, type, widgets_values }]) => [id, type, widgets_values]))
-        if (!found.length || declined.has(key)) return
+        if (!found.length || declined(known)) return
         const words = WORDS[app.extensionManager.setting.get("Comfy.Locale")] ?? WORDS.en
         const itemList = [...new Set(found.map(([, node]) => node.type))]
         if (await app.extensionManager.dialog.confirm({ ...words, itemList }))
             for (const [graph, node] of found) replace(graph, node, known.get(node.type))
-        else declined.add(key)
     },
     async afterConfigureGraph(missing) {
         // Newer frontends show this list next, and offer to replace what is in it: our offer was declined, theirs is worse.
