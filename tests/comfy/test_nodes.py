@@ -1,5 +1,6 @@
 """What ComfyUI says about the nodes, and which checkpoints they offer."""
 
+import json
 import os
 import re
 import shutil
@@ -38,6 +39,11 @@ Offered = Callable[[], list[str]]
 def test_the_nodes_are_there(nodes: dict[str, Any]) -> None:
     assert {name: node["display_name"] for name, node in nodes.items()} == NODES
     assert {node["category"] for node in nodes.values()} == {"Janus"}
+
+
+def test_the_list_that_comfyui_manager_reads_is_of_these_nodes(nodes: dict[str, Any]) -> None:
+    listed = json.loads((PACK / "node_list.json").read_text(encoding="utf-8"))
+    assert listed == {name: node["description"] for name, node in nodes.items()}
 
 
 @pytest.mark.parametrize("name", NODES)
