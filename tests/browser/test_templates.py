@@ -8,7 +8,7 @@ from comfy_server import PACK
 from playwright.sync_api import expect
 
 NAMES = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
-BLUEPRINT = "Janus text to image, upscaled"
+BLUEPRINT = "Janus draw and upscale"
 # The pictures that a node shows, by width; Nodes 2.0 draws them as elements, the classic renderer on its canvas.
 WIDTHS = """([id, nodes2]) => {
     const images = nodes2 ? document.querySelectorAll(`[data-node-id="${id}"] img`) : app.graph.getNodeById(id).imgs
