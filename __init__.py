@@ -49,5 +49,6 @@ class JanusExtension(ComfyExtension):
 
 async def comfy_entrypoint() -> JanusExtension:
     folders.register_folders()
+    canvas.add_prompt_handler(replacements.complete)
     canvas.add_prompt_handler(add_seeds_to_metadata)
     return JanusExtension()

@@ -9,7 +9,7 @@ from ..janus_core.conversation import Conversation, check_room
 from ..janus_core.pictures import check_images, over_white
 from ..janus_core.processing import IMAGE_TAG, Turn, count_tags
 from . import inputs
-from .host import canvas
+from .host import canvas, folders
 from .host.weights import HostedJanus
 from .types import HistoryType
 
@@ -108,7 +108,8 @@ class JanusChat(io.ComfyNode):
                 core, lambda answer: canvas.send_output(cls.hidden.unique_id, node_output(answer))
             ),
         )
-        return io.NodeOutput(answer, conversation.with_answer(answer), ui=node_output(answer))
+        shown = node_output(answer) | {"janus_files": folders.answer_files([answer])}
+        return io.NodeOutput(answer, conversation.with_answer(answer), ui=shown)
 
 
 def _readable(turn: Turn) -> dict[str, Any]:

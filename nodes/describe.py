@@ -5,7 +5,7 @@ from comfy_api.latest import io
 
 from ..janus_core.pictures import check_images, over_white
 from . import inputs
-from .host import canvas
+from .host import canvas, folders
 from .host.weights import HostedJanus
 from .seeds import seed_of
 
@@ -84,4 +84,4 @@ class JanusDescribeImage(io.ComfyNode):
                     progress=canvas.answer_progress(core, show, run=i, runs=len(pictures)),
                 )
             )
-        return io.NodeOutput(answers, ui={"text": answers})
+        return io.NodeOutput(answers, ui={"text": answers, "janus_files": folders.answer_files(answers)})

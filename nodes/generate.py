@@ -30,6 +30,7 @@ class JanusTextToImage(io.ComfyNode):
                     "prompt",
                     multiline=True,
                     dynamic_prompts=True,
+                    default="a red circle at the center on a white background",
                     placeholder="What to draw",
                     tooltip="What to draw, in plain sentences. Objects, colours, places and style all help.",
                 ),

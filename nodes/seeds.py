@@ -6,6 +6,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..janus_core.generation.sampling import MAX_SEED
+from . import replacements
 
 KEY = "janus_seeds"
 MAX_BATCH = 64  # pictures that a node draws at once
@@ -35,8 +36,7 @@ def add_seeds_to_metadata(request: dict[str, Any]) -> dict[str, Any]:
     """
     seeds = {}
     for number, node in request.get("prompt", {}).items():
-        # Not a dict: the server rejects it later.
-        if isinstance(node, dict) and node.get("class_type") in DRAWING_NODES:
+        if replacements.kind_of(node) in DRAWING_NODES:
             given = node.get("inputs", {})
             seed, count = given.get("seed"), given.get("batch_size", 1)
             if isinstance(seed, int) and isinstance(count, int):

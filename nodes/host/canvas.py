@@ -95,6 +95,13 @@ def add_prompt_handler(handler: Callable[[dict[str, Any]], dict[str, Any]]) -> N
     _server().add_on_prompt_handler(handler)
 
 
+def node_class(kind: str) -> Any:
+    """The class of an installed node of this type, or None."""
+    import nodes  # ComfyUI's module, which brings all of its nodes
+
+    return nodes.NODE_CLASS_MAPPINGS.get(kind)  # pyright: ignore[reportAttributeAccessIssue] (it finds our own folder)
+
+
 def _jpeg(frame: Image.Image) -> tuple[str, Image.Image, int]:
     return "JPEG", frame, max(frame.size)
 

@@ -233,6 +233,21 @@ def new_token_file(prefix: str) -> Path:
     return Path(folder, f"{name}_{counter:05}_{TOKENS}")
 
 
+def answer_files(answers: Iterable[str]) -> list[dict[str, str]]:
+    """Each answer as a file in ComfyUI's temporary folder, for a node's output: apps show such files, and no plain text.
+
+    Stops at the first one that the disk does not take, as the node shows its answers without the files.
+    """
+    temporary, entries = folder_paths.get_temp_directory(), []
+    with contextlib.suppress(OSError):
+        for answer in answers:
+            folder, name, counter, _, _ = folder_paths.get_save_image_path("janus_answer", temporary)
+            path = Path(folder, f"{name}_{counter:05}_.txt")
+            path.write_text(answer, encoding="utf-8")
+            entries.append({"filename": path.name, "subfolder": "", "type": "temp"})
+    return entries
+
+
 def file_stamps(files: Iterable[Path]) -> Stamps:
     """Path, size and modification time of each file: another value once one of them is replaced."""
     return tuple((str(path), stat.st_size, stat.st_mtime_ns) for path in files for stat in [path.stat()])

@@ -42,6 +42,19 @@ def accept(canvas: Canvas) -> None:
     canvas.page.evaluate("opened")
 
 
+@pytest.fixture
+def replacing(canvas: Canvas) -> Iterator[Canvas]:
+    """A frontend whose server says that it replaces these nodes itself, as newer versions of ComfyUI do."""
+    rules = json.loads((PACK / "web" / "replacements.json").read_text())
+    table = {rule["old_node_id"]: [rule] for rule in rules}
+    canvas.page.route("**/api/node_replacements", lambda route: route.fulfill(json=table))
+    canvas.page.evaluate(
+        "app.api.serverFeatureFlags.value = {...app.api.serverFeatureFlags.value, node_replacements: true}"
+    )
+    yield canvas
+    canvas.stale = True  # the frontend keeps the table
+
+
 def executed(canvas: Canvas, kind: str) -> dict[str, Any]:
     """What the node of a type put out in the last run."""
     node = str(canvas.node(kind))
@@ -113,6 +126,43 @@ def test_without_the_weights_the_run_is_refused_with_the_cure(canvas: Canvas) ->
         "There is no Janus checkpoint 'deepseek-ai/Janus-Pro-1B'"
     )
     canvas.page.keyboard.press("Escape")  # ComfyUI's own dialog
+
+
+def warned_of(canvas: Canvas) -> Locator:
+    """What the newest frontend shows about missing nodes, with its own offer to replace them."""
+    return canvas.page.get_by_test_id("error-overlay")
+
+
+@pytest.mark.newest
+def test_a_host_that_replaces_nodes_itself_has_nothing_left_to_say(replacing: Canvas, weights: None) -> None:
+    open_saved(replacing, "draw")
+    accept(replacing)
+    assert replacing.page.evaluate(TYPES) == ["JanusLoader", "JanusTextToImage", "SaveImage"]
+    assert not warned_of(replacing).is_visible()
+    draw = replacing.node("JanusTextToImage")
+    fresh = replacing.page.evaluate("LiteGraph.createNode('JanusTextToImage').size[1]")
+    assert replacing.page.evaluate("id => app.graph.getNodeById(id).size[1]", draw) >= fresh
+    replacing.show(draw)
+    expect(replacing.element(draw).get_by_role("textbox").first).to_have_value("a red circle")
+    expect(replacing.element(draw).locator(".janus-panel")).to_be_visible()
+    replacing.run()
+    assert replacing.widget(draw, "control_after_generate") == "fixed"
+    assert replacing.widget(draw, "seed") == 7
+
+
+@pytest.mark.newest
+def test_after_no_nothing_else_asks_not_even_after_undo(replacing: Canvas) -> None:
+    open_saved(replacing, "draw")
+    offer(replacing).get_by_role("button", name="Cancel").click()
+    replacing.page.evaluate("opened")
+    assert replacing.page.evaluate(TYPES) == ["JanusImageGeneration", "JanusModelLoader", "SaveImage"]
+    assert not warned_of(replacing).is_visible()
+    replacing.add("PreviewAny", (900, 900))
+    replacing.page.evaluate("app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()")
+    replacing.page.evaluate("window.undone = app.extensionManager.command.execute('Comfy.Undo')")
+    replacing.page.wait_for_function("app.graph._nodes.length === 3")
+    replacing.page.evaluate("undone")
+    assert not offer(replacing).is_visible()
 
 
 def test_nothing_is_offered_where_that_pack_is_installed(canvas: Canvas) -> None:

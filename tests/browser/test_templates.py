@@ -8,7 +8,7 @@ from comfy_server import PACK
 from playwright.sync_api import expect
 
 NAMES = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
-BLUEPRINT = "Janus text to image, upscaled"
+BLUEPRINT = "Janus draw and upscale"
 # The pictures that a node shows, by width; Nodes 2.0 draws them as elements, the classic renderer on its canvas.
 WIDTHS = """([id, nodes2]) => {
     const images = nodes2 ? document.querySelectorAll(`[data-node-id="${id}"] img`) : app.graph.getNodeById(id).imgs
@@ -54,6 +54,20 @@ def test_the_template_opens_runs_and_shows_what_came_out(canvas: Canvas, name: s
     for text in words:
         assert text
         expect(canvas.page.locator(".janus-panel").get_by_text(text).first).to_be_visible()
+
+
+@pytest.mark.newest
+def test_an_app_asks_a_question_and_shows_the_answer(canvas: Canvas) -> None:
+    canvas.open_template("describe_image")
+    skip = canvas.page.get_by_role("button", name="Skip")
+    canvas.page.add_locator_handler(skip, lambda: skip.click())  # a tour of apps, the first time
+    canvas.command("Comfy.ToggleLinear")
+    canvas.page.get_by_test_id("linear-widgets").get_by_role("textbox").last.fill("Describe the picture.")
+    canvas.page.get_by_role("button", name="Run", exact=True).click()
+    told = canvas.wait_for("executed")[0]["output"]["text"][0]
+    expect(canvas.page.get_by_test_id("linear-center-panel").get_by_text(told)).to_be_visible()
+    canvas.page.remove_locator_handler(skip)
+    canvas.command("Comfy.ToggleLinear")
 
 
 @pytest.mark.both

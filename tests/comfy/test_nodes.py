@@ -1,11 +1,13 @@
 """What ComfyUI says about the nodes, and which checkpoints they offer."""
 
+import json
 import os
 import re
 import shutil
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from comfy_server import PACK, ComfyServer, Graph, node_of, shipped
@@ -39,6 +41,29 @@ Offered = Callable[[], list[str]]
 def test_the_nodes_are_there(nodes: dict[str, Any]) -> None:
     assert {name: node["display_name"] for name, node in nodes.items()} == NODES
     assert {node["category"] for node in nodes.values()} == {"Janus"}
+
+
+def test_three_bare_nodes_draw_a_picture(server: ComfyServer, nodes: dict[str, Any]) -> None:
+    def bare(kind: str, **links: list) -> dict[str, Any]:
+        given = {
+            name: options["default"]
+            for name, (_, options) in nodes[kind]["input"]["required"].items()
+            if name not in links
+        }
+        return {"class_type": kind, "inputs": given | links}
+
+    graph: Graph = {"1": bare("JanusLoader"), "2": bare("JanusTextToImage", janus=["1", 0])}
+    graph["3"] = {"class_type": "PreviewImage", "inputs": {"images": ["2", 0]}}
+    run = server.run(graph)
+    assert run.end == "execution_success", run.error
+    (picture,) = server.pictures(run, "3")
+    middle = np.asarray(picture)[44:52, 44:52].mean((0, 1))
+    assert middle[0] > 180 and middle[1:].max() < 90  # a red circle
+
+
+def test_the_list_that_comfyui_manager_reads_is_of_these_nodes(nodes: dict[str, Any]) -> None:
+    listed = json.loads((PACK / "node_list.json").read_text(encoding="utf-8"))
+    assert listed == {name: node["description"] for name, node in nodes.items()}
 
 
 @pytest.mark.parametrize("name", NODES)

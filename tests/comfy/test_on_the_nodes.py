@@ -60,6 +60,20 @@ def test_each_word_is_sent_as_it_comes(server: ComfyServer, describing: Graph) -
     assert len(words) >= len(words[-1][0].split())
 
 
+@pytest.mark.parametrize("kind", ["JanusDescribeImage", "JanusChat"])
+def test_an_answer_is_also_a_file_which_apps_show(server: ComfyServer, kind: str, describing: Graph) -> None:
+    node = node_of(describing, "JanusDescribeImage")
+    if kind == "JanusChat":
+        chat(describing, node, "What is this?")
+        describing[node_of(describing, "PreviewAny")]["inputs"]["source"] = [node, 0]
+    run = server.run(describing)
+    (file,) = run.outputs[node]["janus_files"]
+    assert file["type"] == "temp" and file["filename"].endswith(".txt")
+    answer = server.get("/view?" + "&".join(f"{key}={value}" for key, value in file.items()))
+    answer.encoding = "utf-8"
+    assert [answer.text] == run.outputs[node_of(describing, "PreviewAny")]["text"]
+
+
 def turns(run: Run, number: str) -> list[tuple[str, str, int]]:
     return [(turn["role"], turn["content"], turn["pictures"]) for turn in run.outputs[number]["janus_turns"]]
 

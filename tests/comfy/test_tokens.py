@@ -20,7 +20,7 @@ def encoding(drawing: Graph) -> Graph:
     loader = node_of(drawing, "JanusLoader")
     return {
         loader: drawing[loader],
-        "photo": {"class_type": "LoadImage", "inputs": {"image": "wide.jpg"}},
+        "photo": {"class_type": "LoadImage", "inputs": {"image": "wide.png"}},
         "encode": {
             "class_type": "JanusVQEncode",
             "inputs": {"janus": [loader, 0], "image": ["photo", 0], "fit": "crop"},
@@ -48,7 +48,7 @@ def shown(server: ComfyServer, graph: Graph) -> tuple[np.ndarray, np.ndarray]:
 def test_encodes_what_the_core_encodes_at_the_models_own_size(server: ComfyServer, encoding: Graph, how: str) -> None:
     seen, kept = shown(server, change(encoding, "encode", fit=how))
     janus = janus_core.load(TINY)
-    photo = from_uint8(np.array(read_picture(server.base / "input" / "wide.jpg")))[None]
+    photo = from_uint8(np.array(read_picture(server.base / "input" / "wide.png")))[None]
     pictures = fitted(photo, janus.size, how)
     expected = janus.decode(janus.encode(pictures))
     for mine, theirs in ((seen, pictures), (kept, expected)):
@@ -60,7 +60,7 @@ def test_a_picture_that_is_kept_comes_back_in_its_own_size(server: ComfyServer, 
         "class_type": "ImageCrop", "inputs": {"image": ["photo", 0], "width": 128, "height": 48, "x": 10, "y": 20}
     }  # fmt: skip
     seen, kept = shown(server, change(encoding, "encode", image=["crop", 0], fit="keep"))
-    photo = np.array(read_picture(server.base / "input" / "wide.jpg")).astype(int)
+    photo = np.array(read_picture(server.base / "input" / "wide.png")).astype(int)
     assert np.abs(seen - photo[20:68, 10:138]).max() <= 1
     assert kept.shape == seen.shape
 

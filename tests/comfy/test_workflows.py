@@ -12,6 +12,7 @@ from PIL import Image
 
 NAMES = sorted(path.stem for path in (PACK / "workflows" / "api").glob("*.json"))
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+NO_APP = {"tokens_decode"}  # shows the same picture twice, which only its canvas explains
 ON_CANVAS_ONLY = {"MarkdownNote"}
 Box = tuple[float, float, float, float]
 TOKENS = 36  # of the embedded model's 96 x 96 pictures
@@ -86,6 +87,22 @@ def apart(boxes: list[Box]) -> bool:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_an_app_has_inputs_and_outputs_that_its_nodes_have(server: ComfyServer, name: str) -> None:
+    canvas = template(name)
+    form = canvas["extra"].get("linearData")
+    assert (form is None) == (name in NO_APP)
+    if form:
+        nodes, info = {str(node["id"]): node for node in canvas["nodes"]}, server.get("/object_info").json()
+        for number, widget in form["inputs"]:
+            node = info[nodes[number]["type"]]
+            kind = node["input"]["required"][widget][0]
+            assert isinstance(kind, list) or kind in WIDGETS
+            assert widget not in [slot["name"] for slot in nodes[number]["inputs"] if slot["link"] is not None]
+        assert form["outputs"]
+        assert all(info[nodes[number]["type"]]["output_node"] for number in form["outputs"])
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_node_stands_in_a_numbered_group_beside_a_note(name: str) -> None:
     canvas = template(name)
     groups = sorted(canvas["groups"], key=lambda group: group["title"])
@@ -121,11 +138,13 @@ def test_comfyui_serves_a_square_thumbnail_with_room_for_a_badge(server: ComfySe
 def test_comfyui_offers_the_blueprint_with_nodes_that_it_has(server: ComfyServer) -> None:
     offered = server.get("/global_subgraphs").json()
     (number,) = (n for n, entry in offered.items() if entry["info"]["node_pack"] == "custom_nodes.janus-nodes")
-    assert offered[number]["name"] == "Janus text to image, upscaled"
+    assert offered[number]["name"] == "Janus draw and upscale"
     blueprint = json.loads(server.get(f"/global_subgraphs/{number}").json()["data"])
     (inner,) = blueprint["definitions"]["subgraphs"]
     assert [node["type"] for node in blueprint["nodes"]] == [inner["id"]]
     assert {node["type"] for node in inner["nodes"]} <= server.get("/object_info").json().keys()
+    assert inner["category"] == "Janus"
+    assert "deepseek" in blueprint["extra"]["BlueprintSearchAliases"]
 
 
 def picture_of(server: ComfyServer, graph: Graph, run: Run, kind: str = "SaveImage") -> np.ndarray:

@@ -24,6 +24,7 @@ def write_input_pictures(folder: Path) -> None:
     """Fill ComfyUI's input folder."""
     photograph(320, 240, 0).save(folder / "example.png")
     photograph(333, 217, 1).save(folder / "wide.jpg", quality=90)
+    photograph(333, 217, 1).save(folder / "wide.png")  # read alike by every version of ComfyUI
     photograph(61, 250, 2).save(folder / "tall.png")
     for i in range(3):
         photograph(120, 90, 10 + i).save(folder / f"batch_{i}.png")

@@ -98,7 +98,8 @@ export function showOn(type, shows, { draw, kept, height }) {
     }
 
     function save(node) {
-        if (kept(node)) node.properties.janus_output = panels.get(node).output
+        const { janus_files, ...output } = panels.get(node).output // these are gone when ComfyUI starts again
+        if (kept(node)) node.properties.janus_output = output
         else delete node.properties.janus_output
         noteChange()
     }

@@ -1,5 +1,6 @@
 // Opens workflows that were made with CY-CHENYUE/ComfyUI-Janus-Pro: before such a one gets onto the canvas, offers to
-// turn that pack's nodes into ours. A ComfyUI that replaces nodes itself got the same table, and is left to it.
+// turn that pack's nodes into ours. Newer versions of ComfyUI got the same table for prompts from the API. On the canvas
+// they are not left to it: they keep the old size, randomize a fixed seed and do not know how a checkpoint is spelled.
 import { app } from "../../../scripts/app.js"
 
 const WORDS = {
@@ -95,12 +96,11 @@ function replace(graph, node, rule) {
     cut(graph, lost)
 }
 
-function replacedByHost() {
-    return (
-        app.api.serverSupportsFeature("node_replacements") &&
-        app.extensionManager.setting.get("Comfy.NodeReplacement.Enabled")
+// Whether the canvas has such nodes before a workflow gets onto it, which is so when a change is undone: they were declined.
+const declined = (known, graph = app.rootGraph ?? app.graph) =>
+    graph.nodes.some((node) =>
+        node.subgraph ? declined(known, node.subgraph) : known.has(node.last_serialization?.type ?? node.type),
     )
-}
 
 app.registerExtension({
     name: "Janus.ReplaceNodes",
@@ -111,10 +111,15 @@ app.registerExtension({
                 .filter(({ type }) => known.has(type) && !(type in LiteGraph.registered_node_types))
                 .map((node) => [graph, node]),
         )
-        if (!found.length || replacedByHost()) return
+        if (!found.length || declined(known)) return
         const words = WORDS[app.extensionManager.setting.get("Comfy.Locale")] ?? WORDS.en
         const itemList = [...new Set(found.map(([, node]) => node.type))]
         if (await app.extensionManager.dialog.confirm({ ...words, itemList }))
             for (const [graph, node] of found) replace(graph, node, known.get(node.type))
+    },
+    async afterConfigureGraph(missing) {
+        // Newer frontends show this list next, and offer to replace what is in it: our offer was declined, theirs is worse.
+        const known = await rules
+        missing.splice(0, Infinity, ...missing.filter((entry) => !known.has(entry.type)))
     },
 })
