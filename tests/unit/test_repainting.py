@@ -12,6 +12,7 @@ import torch
 import janus_core
 from janus_core import ImageTokens, InputError, code_mask, repaint, vary
 from janus_core.generation.codes import Kept
+from janus_core.generation.context import Context
 
 GRID = (6, 6)
 PROMPT = "a red circle"
@@ -59,14 +60,49 @@ def test_the_pictures_own_seed_and_prompt_do_not_paint_the_same_again(
     assert not torch.equal(repaint(exact, drawn, MIDDLE, PROMPT, **OWN).ids, drawn.ids)
 
 
+@pytest.mark.parametrize("sampler", ["sequential", "jacobi"])
 @pytest.mark.parametrize("kept", [0, 1, 3])
 def test_keeping_the_first_rows_goes_on_as_the_picture_was_drawn(
-    exact: janus_core.Janus, drawn: ImageTokens, kept: int
+    exact: janus_core.Janus, drawn: ImageTokens, kept: int, sampler: str
 ) -> None:
     rest = torch.ones(GRID, dtype=torch.bool)
     rest[:kept] = False
     damaged = replace(drawn, ids=drawn.ids.masked_fill(rest.flatten(), 0))
-    assert torch.equal(repaint(exact, damaged, rest, PROMPT, **OWN).ids, drawn.ids)
+    assert torch.equal(repaint(exact, damaged, rest, PROMPT, sampler=sampler, **OWN).ids, drawn.ids)
+
+
+@pytest.mark.parametrize("sampler", ["sequential", "jacobi"])
+def test_pictures_of_a_batch_may_keep_different_first_codes(
+    exact: janus_core.Janus, drawn: ImageTokens, sampler: str
+) -> None:
+    rest = torch.arange(36).view(GRID) >= torch.tensor([4, 20, 36])[:, None, None]
+    assert torch.equal(repaint(exact, drawn, rest, PROMPT, sampler=sampler, **OWN).ids, drawn.ids)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "count", "passes"), [("sequential", 1, 18), ("sequential", 3, 18), ("jacobi", 1, 1)]
+)
+def test_the_first_codes_that_are_kept_are_read_in_one_pass(
+    exact: janus_core.Janus,
+    drawn: ImageTokens,
+    monkeypatch: pytest.MonkeyPatch,
+    sampler: str,
+    count: int,
+    passes: int,
+) -> None:
+    """One for 18 codes, and then as many as drawing the others takes."""
+    lengths: list[int] = []
+    step = Context.step
+
+    def counted(context: Context, embeds: torch.Tensor, *more: Any) -> torch.Tensor:
+        lengths.append(embeds.shape[1])
+        return step(context, embeds, *more)
+
+    monkeypatch.setattr(Context, "step", counted)
+    rest = torch.arange(36).view(GRID) >= 18
+    repaint(exact, replace(drawn, ids=drawn.ids[:count]), rest, PROMPT, sampler=sampler, **OWN)
+    assert lengths[0] == 18
+    assert passes <= len(lengths) <= 18
 
 
 def test_the_candidate_is_taken_after_which_the_kept_codes_are_likeliest(

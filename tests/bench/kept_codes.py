@@ -1,0 +1,77 @@
+"""Seconds until the first new code of a picture whose upper half is kept, beside drawing that half code by code.
+
+    python tests/bench/kept_codes.py --model Janus-Pro-1B --device cpu --dtype bf16
+
+The weights are random, of a published shape. The embedded model is `--model janus-mini`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import torch
+
+from janus_core.bench.command import model_of
+from janus_core.bench.engine import SPECIAL
+from janus_core.generation.codes import Drawing, Kept
+from janus_core.generation.cpu_kernels import fast_layers
+from janus_core.generation.execution import Execution
+from janus_core.generation.image import draw_codes
+from janus_core.generation.jacobi import draw_codes_jacobi
+from janus_core.precision import FLOATS
+
+
+class Enough(Exception):
+    """The first new code is there."""
+
+
+def stop_at(code: int, step: int, *_: object) -> None:
+    if step >= code:
+        raise Enough
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Kept codes, read many at once, beside codes drawn one by one.")
+    parser.add_argument("--model", default="Janus-Pro-1B")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="bf16", choices=FLOATS)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.set_defaults(triton=False)
+    args = parser.parse_args()
+    execution = Execution(torch.device(args.device))
+    model = model_of(args)
+    steps = math.prod(model.config.grid)
+    plain = Drawing(prompt=[*range(10, 30), SPECIAL["begin_of_image"]], pad=SPECIAL["pad"], steps=steps)
+    codes = torch.full((1, steps), -1)
+    codes[:, : steps // 2] = 7
+    kept = replace(plain, kept=Kept(codes, torch.zeros(codes.shape)))
+    ways: dict[str, tuple[Callable[..., object], Drawing]] = {
+        "drawn code by code": (draw_codes, plain),
+        "kept, sequential": (draw_codes, kept),
+        "kept, jacobi": (draw_codes_jacobi, replace(kept, window=8)),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(args.rounds):
+        for name, (draw, drawing) in ways.items():
+            start = time.perf_counter()
+            try:
+                with fast_layers(model.drawing_parts, rows=drawing.rows, execution=execution):
+                    draw(model, drawing, execution, partial(stop_at, steps // 2 + 1))
+            except Enough:
+                seconds[name].append(time.perf_counter() - start)
+    for name, times in seconds.items():
+        print(f"{args.model}, {steps // 2} of {steps} codes {name}: {median(times):.3g} s")
+
+
+if __name__ == "__main__":
+    main()
