@@ -114,7 +114,7 @@ def test_a_connected_sampling_greys_what_it_overrules(canvas: Canvas) -> None:
     if canvas.nodes2:
         assert canvas.element(draw).locator("input:disabled").count() == 3  # the sampler is a button
     saved = canvas.workflow()
-    (values,) = (node["widgets_values"] for node in saved["nodes"] if node["id"] == draw)
+    (values,) = (node["widgets_values"] for node in saved["nodes"] if node["type"] == "JanusTextToImage")
     assert values[6:10] == [7, 1, "jacobi", 8]
     canvas.page.evaluate(
         "id => { const node = app.graph.getNodeById(id); node.disconnectInput(node.findInputSlot('sampling')) }", draw

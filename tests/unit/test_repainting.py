@@ -13,6 +13,7 @@ import janus_core
 from janus_core import ImageTokens, InputError, code_mask, repaint, vary
 from janus_core.generation.codes import Kept
 from janus_core.generation.context import Context
+from janus_core.mini.repainted import _changes, _reach
 
 GRID = (6, 6)
 PROMPT = "a red circle"
@@ -212,3 +213,12 @@ def test_tokens_of_another_size_or_model_and_other_strengths_are_refused(
     for mask in (torch.ones(2, 3, 4, 5), torch.full((1, 4, 4), math.nan)):
         with pytest.raises(InputError, match="mask"):
             code_mask(mask, GRID)
+
+
+def test_a_change_reaches_as_far_as_half_of_the_pixels_there_show_it() -> None:
+    before = torch.zeros(96, 96, 3)
+    after = before.clone()
+    after[29:67, 13:83] = 2 / 255  # 3 pixels around the middle
+    after[:9, :9] = 1
+    assert _reach([_changes(before, after, MIDDLE)]) == 3
+    assert _reach([_changes(before, before, MIDDLE)]) == 0
