@@ -38,18 +38,20 @@ def read_lead(model: JanusModel, draw: CodeDraw, context: Context, hidden: Tenso
 
     From the last hidden states of the prompt, [rows, D], to those of these codes. Returns the codes too, long [count, lead].
     """
-    drawing, device = draw.drawing, hidden.device
+    drawing, start, copies = draw.drawing, len(draw.drawing.prompt), len(draw.drawing.prefixes)
     lead = drawing.kept.lead if drawing.kept else 0
-    index = torch.arange(lead, device=device).expand(drawing.count, -1)
-    for some in index.split(max(drawing.window, READ // drawing.count), dim=1) if lead else ():
-        codes = draw.kept.gather(1, some)
-        embeds = model.embed_codes(codes).repeat(len(drawing.prefixes), 1, 1)
-        slots = (some + len(drawing.prompt)).repeat(len(drawing.prefixes), 1)
-        states = context.step(embeds, slots, len(drawing.prompt) + int(some[0, -1]) + 1)
+    index = torch.arange(lead, device=hidden.device).expand(drawing.count, -1)
+    codes = draw.kept.gather(1, index) if lead else index
+    size = max(drawing.window, READ // drawing.count)
+    for first in range(0, lead, size):
+        end = min(first + size, lead)
+        slots = (index[:, first:end] + start).repeat(copies, 1)
+        embeds = model.embed_codes(codes[:, first:end]).repeat(copies, 1, 1)
+        states = context.step(embeds, slots, start + end)
         before = torch.cat((hidden[:, None], states[:, :-1]), dim=1)[: drawing.count]  # of the conditional rows
-        draw.note(codes, model.gen_head(before), some)
+        draw.note(codes[:, first:end], model.gen_head(before), index[:, first:end])
         hidden = states[:, -1]
-    return hidden, draw.kept.gather(1, index) if lead else index
+    return hidden, codes
 
 
 class DrawingStep:

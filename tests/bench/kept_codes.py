@@ -1,4 +1,7 @@
-"""Seconds until the first new code of a picture whose upper half is kept, beside drawing that half code by code.
+"""Seconds until the first new code below a picture's upper half that is kept.
+
+Codes that are kept from the first one on are read many in a pass. Those after a drawn code are read as a picture is drawn:
+one in a step, or a window in a pass of jacobi.
 
     python tests/bench/kept_codes.py --model Janus-Pro-1B --device cpu --dtype bf16
 
@@ -20,6 +23,7 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
+from torch import Tensor
 
 from janus_core.bench.command import model_of
 from janus_core.bench.engine import SPECIAL
@@ -41,7 +45,7 @@ def stop_at(code: int, step: int, *_: object) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Kept codes, read many at once, beside codes drawn one by one.")
+    parser = argparse.ArgumentParser(description="Seconds until the first new code below half a picture that is kept.")
     parser.add_argument("--model", default="Janus-Pro-1B")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="bf16", choices=FLOATS)
@@ -51,26 +55,28 @@ def main() -> None:
     execution = Execution(torch.device(args.device))
     model = model_of(args)
     steps = math.prod(model.config.grid)
-    plain = Drawing(prompt=[*range(10, 30), SPECIAL["begin_of_image"]], pad=SPECIAL["pad"], steps=steps)
+    drawing = Drawing(prompt=[*range(10, 30), SPECIAL["begin_of_image"]], pad=SPECIAL["pad"], steps=steps)
     codes = torch.full((1, steps), -1)
     codes[:, : steps // 2] = 7
-    kept = replace(plain, kept=Kept(codes, torch.zeros(codes.shape)))
-    ways: dict[str, tuple[Callable[..., object], Drawing]] = {
-        "drawn code by code": (draw_codes, plain),
-        "kept, sequential": (draw_codes, kept),
-        "kept, jacobi": (draw_codes_jacobi, replace(kept, window=8)),
+    later = codes.clone()
+    later[:, 0] = -1
+    ways: dict[str, tuple[Callable[..., Tensor], int, Tensor]] = {
+        f"{name}, kept from the {place} code on": (draw, window, keep)
+        for name, draw, window in (("sequential", draw_codes, 1), ("jacobi", draw_codes_jacobi, 8))
+        for place, keep in (("first", codes), ("second", later))
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(args.rounds):
-        for name, (draw, drawing) in ways.items():
+        for name, (draw, window, keep) in ways.items():
+            what = replace(drawing, window=window, kept=Kept(keep, torch.zeros(keep.shape)))
             start = time.perf_counter()
             try:
-                with fast_layers(model.drawing_parts, rows=drawing.rows, execution=execution):
-                    draw(model, drawing, execution, partial(stop_at, steps // 2 + 1))
+                with fast_layers(model.drawing_parts, rows=what.rows, execution=execution):
+                    draw(model, what, execution, partial(stop_at, steps // 2 + 1))
             except Enough:
                 seconds[name].append(time.perf_counter() - start)
     for name, times in seconds.items():
-        print(f"{args.model}, {steps // 2} of {steps} codes {name}: {median(times):.3g} s")
+        print(f"{args.model}, {steps // 2} of {steps} codes, {name}: {median(times):.3g} s")
 
 
 if __name__ == "__main__":
