@@ -33,10 +33,13 @@ def prefill(model: JanusModel, drawing: Drawing, execution: Execution, room: int
     return hidden, context
 
 
-def read_lead(model: JanusModel, draw: CodeDraw, context: Context, hidden: Tensor) -> tuple[Tensor, Tensor]:
+def read_lead(
+    model: JanusModel, draw: CodeDraw, context: Context, hidden: Tensor, progress: Progress | None
+) -> tuple[Tensor, Tensor]:
     """Read the codes that all pictures keep at their start, many in a pass, and note how likely they are.
 
     From the last hidden states of the prompt, [rows, D], to those of these codes. Returns the codes too, long [count, lead].
+    `progress` is called after each pass, as by `draw_codes`.
     """
     drawing, start, copies = draw.drawing, len(draw.drawing.prompt), len(draw.drawing.prefixes)
     lead = drawing.kept.lead if drawing.kept else 0
@@ -51,6 +54,8 @@ def read_lead(model: JanusModel, draw: CodeDraw, context: Context, hidden: Tenso
         before = torch.cat((hidden[:, None], states[:, :-1]), dim=1)[: drawing.count]  # of the conditional rows
         draw.note(codes[:, first:end], model.gen_head(before), index[:, first:end])
         hidden = states[:, -1]
+        if progress is not None:
+            progress(end, drawing.steps, codes[:, :end])
     return hidden, codes
 
 
@@ -61,12 +66,12 @@ class DrawingStep:
     each call draws the next code of every picture.
     """
 
-    def __init__(self, model: JanusModel, drawing: Drawing, execution: Execution):
+    def __init__(self, model: JanusModel, drawing: Drawing, execution: Execution, progress: Progress | None = None):
         self.model, self.copies, self.start = model, len(drawing.prefixes), len(drawing.prompt)
         hidden, self.context = prefill(model, drawing, execution, drawing.steps - 1)
         self.capacity, device = self.context.capacity, execution.device
         self.draw = CodeDraw(drawing, device, self.context.kernels)
-        hidden, kept = read_lead(model, self.draw, self.context, hidden)
+        hidden, kept = read_lead(model, self.draw, self.context, hidden, progress)
         self.lead = kept.shape[1]
         self.ids = F.pad(kept, (0, drawing.steps - self.lead))
         self.index = torch.full((drawing.count, 1), self.lead, device=device)  # of the last code drawn
@@ -97,7 +102,7 @@ def draw_codes(model: JanusModel, drawing: Drawing, execution: Execution, progre
     row = model.config.grid[1]
     graphs = execution.uses_graphs(model.drawing_parts)
     with attention_kernels(execution.device), side_stream(execution.device, graphs) as stream:
-        step = DrawingStep(model, drawing, execution)
+        step = DrawingStep(model, drawing, execution, progress)
         # Triton's kernels skip slots that are not filled yet, so one graph serves the whole drawing.
         run = GraphedStep(step, stream, step.capacity if step.context.kernels else None)
         for drawn in range(step.lead + 1, drawing.steps + 1):

@@ -100,10 +100,13 @@ def test_the_first_codes_that_are_kept_are_read_in_one_pass(
         return step(context, embeds, *more)
 
     monkeypatch.setattr(Context, "step", counted)
+    told: list[int] = []
     rest = torch.arange(36).view(GRID) >= 18
-    repaint(exact, replace(drawn, ids=drawn.ids[:count]), rest, PROMPT, sampler=sampler, **OWN)
+    some = replace(drawn, ids=drawn.ids[:count])
+    repaint(exact, some, rest, PROMPT, sampler=sampler, progress=lambda step, *_: told.append(step), **OWN)
     assert lengths[0] == 18
     assert passes <= len(lengths) <= 18
+    assert told == sorted(set(told)) and (told[0], told[-1]) == (18, 36)
 
 
 def test_the_candidate_is_taken_after_which_the_kept_codes_are_likeliest(
