@@ -1,4 +1,4 @@
-"""Seconds until the first new code below a picture's upper half that is kept.
+"""Seconds until the first new code of a picture whose upper half is kept.
 
 Codes that are kept from the first one on are read many in a pass. Those after a drawn code are read as a picture is drawn:
 one in a step, or a window in a pass of jacobi.
@@ -45,19 +45,23 @@ def stop_at(code: int, step: int, *_: object) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Seconds until the first new code below half a picture that is kept.")
+    parser = argparse.ArgumentParser(
+        description="Seconds until the first new code of a picture whose upper half is kept."
+    )
     parser.add_argument("--model", default="Janus-Pro-1B")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="bf16", choices=FLOATS)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--kept", type=int, help="how many codes (half of the picture)")
     parser.set_defaults(triton=False)
     args = parser.parse_args()
     execution = Execution(torch.device(args.device))
     model = model_of(args)
     steps = math.prod(model.config.grid)
+    count = args.kept or steps // 2
     drawing = Drawing(prompt=[*range(10, 30), SPECIAL["begin_of_image"]], pad=SPECIAL["pad"], steps=steps)
     codes = torch.full((1, steps), -1)
-    codes[:, : steps // 2] = 7
+    codes[:, :count] = 7
     later = codes.clone()
     later[:, 0] = -1
     ways: dict[str, tuple[Callable[..., Tensor], int, Tensor]] = {
@@ -72,11 +76,11 @@ def main() -> None:
             start = time.perf_counter()
             try:
                 with fast_layers(model.drawing_parts, rows=what.rows, execution=execution):
-                    draw(model, what, execution, partial(stop_at, steps // 2 + 1))
+                    draw(model, what, execution, partial(stop_at, count + 1))
             except Enough:
                 seconds[name].append(time.perf_counter() - start)
     for name, times in seconds.items():
-        print(f"{args.model}, {steps // 2} of {steps} codes, {name}: {median(times):.3g} s")
+        print(f"{args.model}, {count} of {steps} codes, {name}: {median(times):.3g} s")
 
 
 if __name__ == "__main__":
