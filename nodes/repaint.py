@@ -58,6 +58,7 @@ class JanusRepaint(io.ComfyNode):
             description="Draws the part of a picture under a mask anew. All other tokens stay as they are. A mask over "
             "the lower rows continues the picture.",
             **inputs.search_aliases("inpaint", "inpainting", "outpaint", "extend", "mask", "edit", "fill"),
+            **inputs.shown_from_cache(),
             inputs=[
                 inputs.MODEL,
                 TOKENS,
@@ -151,7 +152,13 @@ class JanusRepaint(io.ComfyNode):
         pictures = janus.decode(new)
         if original is not None:
             pictures = pasted(original, pictures, codes, fit=fit, edge=edge)
-        return io.NodeOutput(pictures, new, ui={"janus_pictures": thumbnails(pictures, seed)})
+        shown = {"janus_pictures": thumbnails(pictures, seed), "janus_masks": [rows_of(one) for one in codes]}
+        return io.NodeOutput(pictures, new, ui=shown)
+
+
+def rows_of(codes: torch.Tensor) -> list[str]:
+    """A mask of codes, bool [h, w], as text: a row of 0 and 1 each."""
+    return ["".join(str(int(code)) for code in row) for row in codes.tolist()]
 
 
 def as_fitted(mask: torch.Tensor, original: torch.Tensor, size: tuple[int, int], fit: str) -> torch.Tensor:
@@ -176,6 +183,7 @@ class JanusVariations(io.ComfyNode):
             description="Draws a picture again, near to the one it starts from: its structure stays, and what the prompt "
             "says changes.",
             **inputs.search_aliases("image to image", "img2img", "variation", "restyle", "strength"),
+            **inputs.shown_from_cache(),
             inputs=[
                 inputs.MODEL,
                 TOKENS,

@@ -54,6 +54,11 @@ class Kept:
     codes: Tensor
     likelihood: Tensor
 
+    @property
+    def lead(self) -> int:
+        """How many codes all pictures keep at their start. The last one is not counted: something is left to draw."""
+        return int((self.codes[:, :-1] >= 0).all(dim=0).long().cumprod(dim=0).sum())
+
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:

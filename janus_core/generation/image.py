@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..model.janus import JanusModel
 from .cache import attention_kernels
@@ -14,6 +15,7 @@ from .recorder import GraphedStep, side_stream
 from .sampling import check_finite
 
 Progress = Callable[[int, int, Tensor], None]
+READ = 64  # kept codes, of all pictures together, that one pass reads
 
 
 def prefill(model: JanusModel, drawing: Drawing, execution: Execution, room: int) -> tuple[Tensor, Context]:
@@ -31,19 +33,48 @@ def prefill(model: JanusModel, drawing: Drawing, execution: Execution, room: int
     return hidden, context
 
 
+def read_lead(
+    model: JanusModel, draw: CodeDraw, context: Context, hidden: Tensor, progress: Progress | None
+) -> tuple[Tensor, Tensor]:
+    """Read the codes that all pictures keep at their start, many in a pass, and note how likely they are.
+
+    From the last hidden states of the prompt, [rows, D], to those of these codes. Returns the codes too, long [count, lead].
+    `progress` is called after each pass, as by `draw_codes`.
+    """
+    drawing, start, copies = draw.drawing, len(draw.drawing.prompt), len(draw.drawing.prefixes)
+    lead = drawing.kept.lead if drawing.kept else 0
+    index = torch.arange(lead, device=hidden.device).expand(drawing.count, -1)
+    codes = draw.kept.gather(1, index) if lead else index
+    size = max(drawing.window, READ // drawing.count)
+    for first in range(0, lead, size):
+        end = min(first + size, lead)
+        slots = (index[:, first:end] + start).repeat(copies, 1)
+        embeds = model.embed_codes(codes[:, first:end]).repeat(copies, 1, 1)
+        states = context.step(embeds, slots, start + end)
+        before = torch.cat((hidden[:, None], states[:, :-1]), dim=1)[: drawing.count]  # of the conditional rows
+        draw.note(codes[:, first:end], model.gen_head(before), index[:, first:end])
+        hidden = states[:, -1]
+        if progress is not None:
+            progress(end, drawing.steps, codes[:, :end])
+    return hidden, codes
+
+
 class DrawingStep:
     """One decode step and its state.
 
-    The constructor prefills the prompt and draws the first code; each call draws the next code of every picture.
+    The constructor prefills the prompt, reads the codes that are kept at the start, and draws the first code after them;
+    each call draws the next code of every picture.
     """
 
-    def __init__(self, model: JanusModel, drawing: Drawing, execution: Execution):
+    def __init__(self, model: JanusModel, drawing: Drawing, execution: Execution, progress: Progress | None = None):
         self.model, self.copies, self.start = model, len(drawing.prefixes), len(drawing.prompt)
         hidden, self.context = prefill(model, drawing, execution, drawing.steps - 1)
         self.capacity, device = self.context.capacity, execution.device
         self.draw = CodeDraw(drawing, device, self.context.kernels)
-        self.ids = torch.zeros(drawing.count, drawing.steps, dtype=torch.long, device=device)
-        self.index = torch.zeros(drawing.count, 1, dtype=torch.long, device=device)  # of the last code drawn
+        hidden, kept = read_lead(model, self.draw, self.context, hidden, progress)
+        self.lead = kept.shape[1]
+        self.ids = F.pad(kept, (0, drawing.steps - self.lead))
+        self.index = torch.full((drawing.count, 1), self.lead, device=device)  # of the last code drawn
         self.logits = model.gen_head(hidden).clone()  # [rows, codes]
         check_finite(self.logits)
         self._draw()
@@ -71,10 +102,10 @@ def draw_codes(model: JanusModel, drawing: Drawing, execution: Execution, progre
     row = model.config.grid[1]
     graphs = execution.uses_graphs(model.drawing_parts)
     with attention_kernels(execution.device), side_stream(execution.device, graphs) as stream:
-        step = DrawingStep(model, drawing, execution)
+        step = DrawingStep(model, drawing, execution, progress)
         # Triton's kernels skip slots that are not filled yet, so one graph serves the whole drawing.
         run = GraphedStep(step, stream, step.capacity if step.context.kernels else None)
-        for drawn in range(1, drawing.steps + 1):
+        for drawn in range(step.lead + 1, drawing.steps + 1):
             if progress is not None:
                 if stream and drawn % row == 0:
                     stream.synchronize()

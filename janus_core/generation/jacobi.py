@@ -12,12 +12,13 @@ Why it is exact (Song et al. 2021, "Accelerating Feedforward Computation via Par
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..model.janus import JanusModel
 from .cache import attention_kernels
 from .codes import CodeDraw, Drawing
 from .execution import Execution
-from .image import Progress, prefill
+from .image import Progress, prefill, read_lead
 from .recorder import GraphedStep, side_stream
 from .sampling import check_finite
 
@@ -25,15 +26,17 @@ from .sampling import check_finite
 class JacobiPass:
     """One pass and its state. Each call accepts the codes that it verifies, and guesses those that follow."""
 
-    def __init__(self, model: JanusModel, drawing: Drawing, execution: Execution):
+    def __init__(self, model: JanusModel, drawing: Drawing, execution: Execution, progress: Progress | None = None):
         self.model, self.drawing, self.copies = model, drawing, len(drawing.prefixes)
         count, steps, window, self.start = drawing.count, drawing.steps, drawing.window, len(drawing.prompt)
         hidden, self.context = prefill(model, drawing, execution, steps + window)
         self.capacity, device = self.context.capacity, execution.device
         self.ahead = torch.arange(window, device=device)
         self.draw = CodeDraw(drawing, device, self.context.kernels)
-        self.ids = torch.zeros(count, steps + 2 * window, dtype=torch.long, device=device)  # kept codes, then guesses
-        self.done = torch.zeros(count, 1, dtype=torch.long, device=device)  # codes kept, of each picture
+        hidden, kept = read_lead(model, self.draw, self.context, hidden, progress)
+        lead = kept.shape[1]
+        self.ids = F.pad(kept, (0, steps + 2 * window - lead))  # accepted codes, then guesses
+        self.done = torch.full((count, 1), lead, device=device)  # codes accepted, of each picture
         self.logits = model.gen_head(hidden)[:, None]  # of the first code that a pass checks
         check_finite(self.logits)
         self._keep(self.logits.clone(), self.done)
@@ -80,7 +83,7 @@ def draw_codes_jacobi(
     steps = drawing.steps
     graphs = execution.uses_graphs(model.drawing_parts)
     with attention_kernels(execution.device), side_stream(execution.device, graphs) as stream:
-        state = JacobiPass(model, drawing, execution)
+        state = JacobiPass(model, drawing, execution, progress)
         run = GraphedStep(state, stream)
         while True:
             done = state.done[:, 0].tolist()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from ..pictures import from_uint8
 from ..pipeline import Janus
@@ -23,15 +25,13 @@ STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 def score_canvas(janus: Janus, cases: int) -> dict[str, float | dict[str, float]]:
     """Shares of `cases` that are right; of variations the share of codes that stay, by strength."""
-    return {
-        **{f"repaint, {n} candidate{'s' * (n > 1)}": value for n, value in _repaint(janus, cases).items()},
-        **_drawn(janus, cases),
-    }
+    return {**_repaint(janus, cases), **_drawn(janus, cases)}
 
 
-def _repaint(janus: Janus, cases: int) -> dict[int, float]:
+def _repaint(janus: Janus, cases: int) -> dict[str, float | dict[str, float]]:
     """A second object is painted into an empty cell of a rendered picture: it is there, and all else is as before."""
     right: dict[int, int] = dict.fromkeys(CANDIDATES, 0)
+    changes = []
     for case in range(cases):
         rng = np.random.default_rng([7, case])
         scene = sample_scene(rng, (1, 1), held_out=bool(case % 2))
@@ -47,7 +47,29 @@ def _repaint(janus: Janus, cases: int) -> dict[int, float]:
             after = repaint(janus, before, mask, prompt, candidates=count, seed=case)
             kept = torch.equal(after.ids[0, ~mask.flatten()], before.ids[0, ~mask.flatten()])
             right[count] += kept and follows(decode(janus, after)[0], request)
-    return {count: n / cases for count, n in right.items()}
+            if count == 1:
+                changes.append(_changes(janus.decode(before)[0], janus.decode(after)[0], mask))
+    return {
+        **{f"repaint, {count} candidate{'s' * (count > 1)}": n / cases for count, n in right.items()},
+        "pixels beyond which the median change is under 1 of 255": _reach(changes),
+    }
+
+
+def _changes(before: Tensor, after: Tensor, mask: Tensor) -> Tensor:
+    """Of each pixel outside a mask of codes: its distance from the mask, and its largest change, of 255; [2, pixels]."""
+    side = before.shape[0] // mask.shape[0]
+    masked = mask.repeat_interleave(side, 0).repeat_interleave(side, 1)
+    distance, grown = torch.zeros(masked.shape), masked
+    for _ in range(max(masked.shape)):
+        distance += ~grown
+        grown = F.max_pool2d(grown.float()[None], 3, stride=1, padding=1)[0] > 0
+    return torch.stack((distance, (after - before).abs().amax(dim=-1) * 255))[:, ~masked]
+
+
+def _reach(changes: list[Tensor]) -> float:
+    distance, change = torch.cat(changes, dim=1)
+    far = range(1, int(distance.max()) + 1)
+    return max((d for d in far if change[distance == d].median() >= 1), default=0)
 
 
 def _drawn(janus: Janus, cases: int) -> dict[str, float | dict[str, float]]:

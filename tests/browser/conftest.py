@@ -15,7 +15,7 @@ from canvas import Canvas, launch
 from comfy_server import ComfyServer
 from playwright.sync_api import Browser, expect, sync_playwright
 from prepare import chromium, frontend_folder
-from sample_files import write_input_pictures, write_upscaler
+from sample_files import write_checkpoint, write_input_pictures, write_upscaler
 
 OLD, NEW = ("pinned", "classic"), ("newest", "nodes2")
 PAIRS = {"both": [OLD, NEW], "newest": [NEW], "everywhere": [OLD, ("pinned", "nodes2"), ("newest", "classic"), NEW]}
@@ -74,6 +74,7 @@ def servers(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Itera
                 server = ComfyServer(base, "--preview-method", "auto", *FRONTENDS[frontend])
                 write_input_pictures(base / "input")
                 write_upscaler(base / "models" / "upscale_models")
+                write_checkpoint(base / "models" / "checkpoints")
                 self[frontend] = stack.enter_context(server)
                 return server
 

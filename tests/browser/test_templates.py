@@ -6,8 +6,10 @@ import pytest
 from canvas import Canvas
 from comfy_server import PACK
 from playwright.sync_api import expect
+from sample_files import SMALL_DIFFUSION
 
 NAMES = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
+WIDTH = {"draw_and_upscale": 192, "refine_with_diffusion": 64, "repaint_photo": 320}  # of the saved picture, else 96
 BLUEPRINT = "Janus draw and upscale"
 # The pictures that a node shows, by width; Nodes 2.0 draws them as elements, the classic renderer on its canvas.
 WIDTHS = """([id, nodes2]) => {
@@ -43,10 +45,12 @@ def test_the_template_opens_runs_and_shows_what_came_out(canvas: Canvas, name: s
     )
     assert canvas.page.locator('[role="dialog"]:visible').count() == 0
     kinds = set(canvas.page.evaluate("app.graph._nodes.map((node) => node.type)"))
+    for kind in kinds & SMALL_DIFFUSION.keys():
+        canvas.set(canvas.node(kind), **SMALL_DIFFUSION[kind])
     canvas.show()
     canvas.run()
     if "SaveImage" in kinds:
-        wait_for_picture(canvas, "SaveImage", 192 if "ImageScaleBy" in kinds else 96)
+        wait_for_picture(canvas, "SaveImage", WIDTH.get(name, 96))
     told = [event["output"] for event in canvas.wait_for("executed")]
     words = [text for output in told for text in output.get("text", [])]
     words += [turn["content"] for output in told for turn in output.get("janus_turns", [])]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from comfy_server import PACK, ComfyServer, Graph, node_of, shipped
 from other_pack import ANYTHING
-from sample_files import write_input_pictures, write_upscaler
+from sample_files import write_checkpoint, write_input_pictures, write_upscaler
 
 TINY = PACK / "tests" / "data" / "tiny_deepseek"
 
@@ -24,6 +24,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
     (base / "custom_nodes" / "anything.py").write_text(ANYTHING)
     write_input_pictures(base / "input")
     write_upscaler(base / "models" / "upscale_models")
+    write_checkpoint(base / "models" / "checkpoints")
     shutil.copytree(TINY, base / "models" / "janus" / "tiny")
     shutil.copytree(TINY, base / "models" / "Janus-Pro" / "Janus-Pro-tiny")
     shutil.copytree(TINY, elsewhere / "checkpoints" / "family" / "tiny elsewhere")

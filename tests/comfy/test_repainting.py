@@ -69,6 +69,13 @@ def test_repaint_and_variations_are_the_cores(server: ComfyServer, janus: janus_
         assert np.abs(picture(server, graph(node, tokens=("2", 1))) - pixels).max() <= 1, name
 
 
+@pytest.mark.parametrize(("grow", "row"), [(0, "000011"), (1, "000111")])
+def test_the_mask_that_was_used_goes_to_the_canvas(server: ComfyServer, grow: int, row: str) -> None:
+    run = server.run(graph(repainting(grow=grow), tokens=("2", 1)))
+    (mask,) = run.outputs["5"]["janus_masks"]
+    assert mask == ["000000"] * (4 - grow) + [row] * (2 + grow)
+
+
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
 def test_a_photograph_is_itself_where_the_mask_does_not_touch_it(server: ComfyServer, fit: str) -> None:
     rng = np.random.default_rng(3)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from comfy_server import PACK, ComfyServer, Graph, Run, node_of, shipped
 from PIL import Image
+from sample_files import SMALL_DIFFUSION
 
 NAMES = sorted(path.stem for path in (PACK / "workflows" / "api").glob("*.json"))
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
@@ -49,7 +50,7 @@ def as_api(canvas: dict[str, Any], object_info: dict[str, Any]) -> Graph:
 def test_there_is_a_template_for_each_workflow(server: ComfyServer) -> None:
     assert set(NAMES) == {
         "text_to_image", "describe_image", "draw_then_describe", "draw_and_upscale", "tokens_decode",
-        "chat",
+        "chat", "repaint_photo", "variations", "extend", "refine_with_diffusion", "vary_a_diffusion_picture",
     }  # fmt: skip
     assert sorted(server.get("/api/workflow_templates").json()["janus-nodes"]) == NAMES
 
@@ -162,16 +163,28 @@ def steps(run: Run, graph: Graph, kind: str) -> list[int]:
 def test_the_workflow_runs_as_shipped(server: ComfyServer, name: str) -> None:
     server.forget()
     graph = shipped(name)
+    for node in graph.values():
+        node["inputs"] |= SMALL_DIFFUSION.get(node["class_type"], {})
+    if name == "repaint_photo":
+        graph[node_of(graph, "LoadImage")]["inputs"]["image"] = "masked.png"  # as if its user had painted
     run = server.run(graph)
-    assert run.end == "execution_success"
+    assert run.end == "execution_success", run.error
     kinds = {node["class_type"] for node in graph.values()}
     if "JanusTextToImage" in kinds:
         drawn = steps(run, graph, "JanusTextToImage")
         assert drawn == sorted(set(drawn)) and drawn[-1] == TOKENS
-        side = 192 if "ImageScaleBy" in kinds else 96
+        side = 192 if "ImageScaleBy" in kinds else 64 if "KSampler" in kinds else 96
         picture = picture_of(server, graph, run, "SaveImage" if "SaveImage" in kinds else "PreviewImage")
         assert picture.shape == (side, side, 3)
         assert picture.std() > 1  # something is drawn
+    if "JanusVariations" in kinds:
+        assert steps(run, graph, "JanusVariations")[-1] == TOKENS
+        assert picture_of(server, graph, run).shape == (96, 96, 3)
+    if name == "repaint_photo":
+        photo = np.asarray(Image.open(server.base / "input" / "masked.png").convert("RGB"))
+        changed = (picture_of(server, graph, run) != photo).any(axis=-1)
+        assert changed[100:150, 140:200].mean() > 0.9
+        assert not changed[:36].any() and not changed[-36:].any()
     if "JanusDescribeImage" in kinds:
         text = run.outputs[node_of(graph, "JanusDescribeImage")]["text"]
         assert len(text) == 1

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import janus_core
+from janus_core.generation.codes import Kept
 
 RUNS = {  # run: (what to draw, CFG weight)
     "greedy_a": ("the red cat is in the boat", 5.0),
@@ -64,3 +65,15 @@ def test_sampled_runs_teacher_forced(janus, golden, close, run):
         hidden = model.language_model.model(torch.cat((model.embed_text(prompts), drawn), dim=1))
         logits = model.gen_head(hidden[:, -36:]).transpose(0, 1)  # [36, 2, codes]
         close(logits, golden[f"generate.{run}.head_logits"][:, 2 * i : 2 * i + 2])
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("sampler", ["sequential", "jacobi"])
+def test_likelihoods_of_the_originals_codes_are_those_of_its_logits(janus, golden, close, run, sampler):
+    prompt, weight = RUNS[run]
+    cond = golden[f"generate.{run}.head_logits"].transpose(0, 1)[::2]  # [pictures, 36, codes]
+    ids = golden[f"generate.{run}.ids"].long()[: len(cond)]  # of equal pictures one is recorded
+    kept = Kept(ids, torch.zeros(ids.shape))
+    again = janus.draw(janus.drawing_of(prompt, len(ids), cfg_weight=weight, kept=kept, sampler=sampler))
+    assert torch.equal(again.ids, ids)
+    close(kept.likelihood, cond.float().log_softmax(dim=-1).gather(-1, ids[..., None])[..., 0])

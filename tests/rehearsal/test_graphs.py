@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from recorded import CPU, Stream, drawing, record_on_tapes, say
 
 import janus_core
 from janus_core.generation import recorder, self_check
+from janus_core.generation.codes import Kept
 from janus_core.generation.execution import Execution
 from janus_core.generation.image import DrawingStep, draw_codes
 from janus_core.generation.jacobi import draw_codes_jacobi
@@ -38,6 +40,26 @@ def test_replays_draw_what_the_plain_sampler_does(
     assert len(tapes) > 2
     tapes.clear()
     assert torch.equal(draw_codes_jacobi(exact.model, replace(what, window=4), CPU), expected)
+    assert tapes
+
+
+@pytest.mark.parametrize("lead", [0, 7])
+def test_replays_keep_codes_as_the_plain_sampler_does(
+    exact: janus_core.Janus, monkeypatch: pytest.MonkeyPatch, lead: int
+) -> None:
+    what = replace(drawing(exact, "a red circle"), count=2, steps=20)
+    codes = torch.full((2, 20), -1)
+    codes[:, :lead], codes[:, 12:15] = 3, 4
+
+    def drawn(draw: Callable[..., torch.Tensor], window: int = 1) -> list[torch.Tensor]:
+        kept = Kept(codes, torch.zeros(codes.shape))
+        return [draw(exact.model, replace(what, kept=kept, window=window), CPU), kept.likelihood]
+
+    expected = drawn(draw_codes)
+    tapes = record_on_tapes(monkeypatch, bucket=8)
+    for found in (drawn(draw_codes), drawn(draw_codes_jacobi, 4)):
+        assert torch.equal(found[0], expected[0])
+        torch.testing.assert_close(found[1], expected[1])
     assert tapes
 
 

@@ -14,7 +14,7 @@ from torch._subclasses import FakeTensorMode
 from torch.nn import functional as F
 
 from janus_core.generation import text
-from janus_core.generation.codes import Drawing
+from janus_core.generation.codes import Drawing, Kept
 from janus_core.generation.execution import Execution
 from janus_core.generation.image import DrawingStep, draw_codes
 from janus_core.generation.jacobi import JacobiPass
@@ -83,6 +83,19 @@ def test_a_step_of_drawing_and_a_pass_of_jacobi(case: tuple[str, Precision, Janu
             how = {"sampling": sampling, "cfg_weight": cfg_weight}
             stays_on(device, DrawingStep(model, drawing(**how), execution))
             stays_on(device, JacobiPass(model, drawing(**how, window=4), execution))
+
+
+def test_kept_codes_are_read_and_noted_on_the_device(case: tuple[str, Precision, JanusModel]) -> None:
+    device, _, model = case
+    codes = torch.full((3, 9), -1)
+    codes[:, :4], codes[0, 6] = 5, 6
+    kept = Kept(codes, torch.zeros(3, 9, device=device))
+    for make, window in ((DrawingStep, 1), (JacobiPass, 4)):
+        with OpLog(device) as log:
+            step = make(model, drawing(kept=kept, window=window), Execution(torch.device(device)))
+        waiting = [fault.partition(":")[0] for fault in log.faults if "waits" in fault]
+        assert waiting == ["codes.py", "sampling.py"], "for the codes, and after the prompt"
+        stays_on(device, step)
 
 
 @pytest.mark.parametrize("case", [(CUDA, PRECISIONS[0]), (MPS, PRECISIONS[0])], indirect=True, ids=[CUDA, MPS])

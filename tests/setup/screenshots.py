@@ -18,7 +18,8 @@ from comfy_server import PACK, ComfyServer
 from PIL import Image
 from playwright.sync_api import sync_playwright
 from prepare import chromium
-from thumbnails import Painter, save, shapes, thumbnails
+from sample_files import DIFFUSION
+from thumbnails import Painter, masked, save, shapes, thumbnails
 
 DOCS, HELP, WORKFLOWS = PACK / "docs", PACK / "web" / "docs", PACK / "workflows"
 SIZE = (1400, 820)
@@ -30,6 +31,7 @@ SETTINGS = {
     "LiteGraph.Canvas.MinFontSizeForLOD": 0,  # draw text at any zoom
 }
 LORA = "watercolour.safetensors"
+PAINTED = "painted.png"  # as the mask editor saves it
 # Fits the given nodes, or all nodes and groups, between margins. Returns their bounding box on the page.
 FIT = """async ([ids, [left, top, right, bottom]]) => {
     app.canvas.deselectAll()
@@ -78,11 +80,16 @@ def run_template(canvas: Canvas, name: str) -> None:
     canvas.blank()
     canvas.server.post("/free", {"free_memory": True})  # this ComfyUI shows no pictures that come from the cache
     canvas.open_template(name)
+    kinds = {node["type"] for node in canvas.workflow()["nodes"]}
+    if "KSampler" in kinds:
+        return  # there is no real checkpoint here
+    if "JanusRepaint" in kinds and "LoadImage" in kinds:
+        canvas.set(canvas.node("LoadImage"), image=PAINTED)
     canvas.run()
 
 
 def templates(canvas: Canvas) -> None:
-    """Each template after a run."""
+    """Each template after a run; those with a diffusion checkpoint before it."""
     for path in sorted(WORKFLOWS.glob("*.json")):
         run_template(canvas, path.stem)
         shoot(canvas, DOCS / path.name.replace(".json", ".jpg"))
@@ -126,6 +133,8 @@ def help_pictures(canvas: Canvas) -> None:
     shoot(canvas, HELP / "JanusTextToImage.jpg", *nodes("text_to_image", "JanusTextToImage", "SaveImage"))
     shoot(canvas, HELP / "JanusDescribeImage.jpg", *nodes("describe_image", "JanusDescribeImage", "PreviewAny"))
     shoot(canvas, HELP / "JanusVQDecode.jpg", *nodes("tokens_decode", "JanusVQDecode", "SaveImage"))
+    shoot(canvas, HELP / "JanusRepaint.jpg", *nodes("repaint_photo", "LoadImage", "JanusVQEncode", "JanusRepaint"))
+    shoot(canvas, HELP / "JanusVariations.jpg", *nodes("variations", "JanusTextToImage", "JanusVariations"))
     shoot(canvas, HELP / "JanusChat.jpg", nodes("chat", "JanusChat")[0])
     canvas.blank()
     load = canvas.add("JanusLoader", (0, 0))
@@ -160,14 +169,6 @@ def small_nodes_pictures(canvas: Canvas) -> None:
     canvas.link(encode, "image", seen, "images")
     canvas.run()
     shoot(canvas, HELP / "JanusVQEncode.jpg", load, photo, encode, seen)
-    for kind, more in (("JanusRepaint", {}), ("JanusVariations", {"strength": 0.6})):
-        node = canvas.add(kind, (1100, 0), prompt="a red circle and a blue square", **more)
-        canvas.link(load, "janus", node, "janus")
-        canvas.link(encode, "tokens", node, "tokens")
-        if kind == "JanusRepaint":
-            canvas.link(photo, "MASK", node, "mask")
-            canvas.link(photo, "IMAGE", node, "original")
-        shoot(canvas, HELP / f"{kind}.jpg", encode, node)
     token_nodes_pictures(canvas)
 
 
@@ -202,10 +203,13 @@ def main() -> None:
         save(picture, WORKFLOWS / f"{name}.jpg")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         server = ComfyServer(Path(folder), "--preview-method", "auto")
-        shapes(painter).save(server.base / "input" / "example.png")
-        loras = server.base / "models" / "loras"
-        loras.mkdir()
-        (loras / LORA).touch()
+        picture = shapes(painter)
+        picture.save(server.base / "input" / "example.png")
+        picture.putalpha(Image.fromarray(((1 - masked().numpy()) * 255).astype("uint8")))
+        picture.save(server.base / "input" / PAINTED)
+        for folder_name, name in (("loras", LORA), ("checkpoints", DIFFUSION)):
+            (server.base / "models" / folder_name).mkdir()
+            (server.base / "models" / folder_name / name).touch()
         (server.base / "input" / "circles_00001_.tokens.safetensors").touch()
         with server, launch(playwright.chromium) as browser:
             for name, value in SETTINGS.items():

@@ -52,6 +52,23 @@ class Painter:
             talk = talk.with_answer(self.janus.answer(list(talk.turns), list(talk.pictures)))
         return [turn["content"].replace(IMAGE_TAG, "").strip() for turn in talk.turns]
 
+    def repainted(self, before: janus_core.ImageTokens, mask: torch.Tensor, name: str) -> Image.Image:
+        """A picture with its masked part painted anew, as the Janus Repaint of a shipped workflow would."""
+        graph = shipped(name)
+        inputs = graph[node_of(graph, "JanusRepaint")]["inputs"]
+        settings = {key: inputs[key] for key in ("prompt", "seed", "candidates", "temperature")}
+        after = janus_core.repaint(
+            self.janus, before, janus_core.code_mask(mask, before.grid), cfg_weight=inputs["cfg"], **settings
+        )
+        return self.picture(after)
+
+    def varied(self, tokens: janus_core.ImageTokens, name: str) -> Image.Image:
+        """A picture as the Janus Variations of a shipped workflow would draw it again."""
+        graph = shipped(name)
+        inputs = graph[node_of(graph, "JanusVariations")]["inputs"]
+        settings = {key: inputs[key] for key in ("prompt", "strength", "seed", "temperature")}
+        return self.picture(janus_core.vary(self.janus, tokens, cfg_weight=inputs["cfg"], **settings))
+
 
 def large(picture: Image.Image, side: int = SIDE) -> Image.Image:
     return picture.resize((side, side), Image.Resampling.LANCZOS)
@@ -61,6 +78,15 @@ def framed(picture: Image.Image) -> Image.Image:
     """A picture below the free strip."""
     card, side = Image.new("RGB", (SIDE, SIDE), PAPER), SIDE - TOP - 16
     card.paste(large(picture, side), ((SIDE - side) // 2, TOP))
+    return card
+
+
+def before_and_after(before: Image.Image, after: Image.Image) -> Image.Image:
+    """Two pictures, the second in front of the first."""
+    card = Image.new("RGB", (SIDE, SIDE), PAPER)
+    card.paste(large(before, 264), (16, TOP))
+    ImageDraw.Draw(card).rectangle((192, 192, SIDE - 13, SIDE - 13), PAPER)
+    card.paste(large(after, 300), (SIDE - 316, SIDE - 316))
     return card
 
 
@@ -121,6 +147,13 @@ def shapes(painter: Painter) -> Image.Image:
     return painter.picture(painter.tokens(SEEN, 1))
 
 
+def masked() -> torch.Tensor:
+    """The part of that picture that repaint_photo paints anew, as a mask."""
+    mask = torch.zeros(96, 96)
+    mask[32:64, :32] = 1
+    return mask
+
+
 def thumbnails(painter: Painter) -> dict[str, Image.Image]:
     """Workflow name -> thumbnail."""
     drawn = {
@@ -135,6 +168,13 @@ def thumbnails(painter: Painter) -> dict[str, Image.Image]:
     cards["tokens_decode"] = tokenised(pictures["tokens_decode"], drawn["tokens_decode"])
     messages = [node["inputs"]["message"] for node in shipped("chat").values() if node["class_type"] == "JanusChat"]
     cards["chat"] = talk(painter.conversation(pictures["chat"], messages))
+    cards["variations"] = before_and_after(pictures["variations"], painter.varied(drawn["variations"], "variations"))
+    lower = torch.tensor([[0.0], [1.0]])
+    cards["extend"] = before_and_after(pictures["extend"], painter.repainted(drawn["extend"], lower, "extend"))
+    photo = painter.janus.encode(pixels_of(shapes(painter))[None])
+    cards["repaint_photo"] = before_and_after(shapes(painter), painter.repainted(photo, masked(), "repaint_photo"))
+    other = "vary_a_diffusion_picture"
+    cards[other] = before_and_after(shapes(painter), painter.varied(photo, other))
     for name, picture in asked.items():
         graph = shipped(name)
         question = graph[node_of(graph, "JanusDescribeImage")]["inputs"]["question"]

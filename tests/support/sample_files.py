@@ -1,13 +1,25 @@
-"""Pictures and an upscaler that the tests and the shipped workflows load from ComfyUI's folders."""
+"""Pictures, an upscaler and a diffusion checkpoint that the tests and the shipped workflows load from ComfyUI's folders."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from prepare import comfyui_folder
 from safetensors.torch import save_file
+
+# What the shipped workflows have instead for a diffusion checkpoint that takes a second on a CPU.
+SMALL_DIFFUSION: dict[str, dict[str, int]] = {
+    "KSampler": {"steps": 1},
+    "ImageScale": {"width": 64, "height": 64},
+    "EmptyLatentImage": {"width": 64, "height": 64},
+}
+DIFFUSION = "v1-5-pruned-emaonly-fp16.safetensors"
 
 
 def photograph(width: int, height: int, seed: int) -> Image.Image:
@@ -31,6 +43,10 @@ def write_input_pictures(folder: Path) -> None:
     see_through = photograph(120, 90, 4)
     see_through.putalpha(Image.fromarray(np.tile(np.linspace(0, 255, 120).astype(np.uint8), (90, 1))))
     see_through.save(folder / "see_through.png")
+    masked, alpha = photograph(320, 240, 0), Image.new("L", (320, 240), 255)
+    alpha.paste(0, (140, 100, 200, 150))  # as the mask editor saves what is painted
+    masked.putalpha(alpha)
+    masked.save(folder / "masked.png")
 
 
 def write_upscaler(folder: Path) -> None:
@@ -41,3 +57,14 @@ def write_upscaler(folder: Path) -> None:
     network = ESRGAN(num_filters=8, num_blocks=1, scale=2)
     folder.mkdir(parents=True)
     save_file({key: value.contiguous() for key, value in network.state_dict().items()}, folder / "doubler.safetensors")
+
+
+def write_checkpoint(folder: Path) -> None:
+    """Write a small random diffusion checkpoint with the name that the shipped workflows ask for."""
+    folder.mkdir(parents=True)
+    subprocess.run(  # noqa: S603 (our own interpreter)
+        [sys.executable, Path(__file__).with_name("small_diffusion.py"), folder / DIFFUSION],
+        cwd=comfyui_folder(),
+        env=os.environ | {"PYTHONPATH": "."},
+        check=True,
+    )

@@ -12,6 +12,8 @@ import torch
 import janus_core
 from janus_core import ImageTokens, InputError, code_mask, repaint, vary
 from janus_core.generation.codes import Kept
+from janus_core.generation.context import Context
+from janus_core.mini.repainted import _changes, _reach
 
 GRID = (6, 6)
 PROMPT = "a red circle"
@@ -59,14 +61,52 @@ def test_the_pictures_own_seed_and_prompt_do_not_paint_the_same_again(
     assert not torch.equal(repaint(exact, drawn, MIDDLE, PROMPT, **OWN).ids, drawn.ids)
 
 
+@pytest.mark.parametrize("sampler", ["sequential", "jacobi"])
 @pytest.mark.parametrize("kept", [0, 1, 3])
 def test_keeping_the_first_rows_goes_on_as_the_picture_was_drawn(
-    exact: janus_core.Janus, drawn: ImageTokens, kept: int
+    exact: janus_core.Janus, drawn: ImageTokens, kept: int, sampler: str
 ) -> None:
     rest = torch.ones(GRID, dtype=torch.bool)
     rest[:kept] = False
     damaged = replace(drawn, ids=drawn.ids.masked_fill(rest.flatten(), 0))
-    assert torch.equal(repaint(exact, damaged, rest, PROMPT, **OWN).ids, drawn.ids)
+    assert torch.equal(repaint(exact, damaged, rest, PROMPT, sampler=sampler, **OWN).ids, drawn.ids)
+
+
+@pytest.mark.parametrize("sampler", ["sequential", "jacobi"])
+def test_pictures_of_a_batch_may_keep_different_first_codes(
+    exact: janus_core.Janus, drawn: ImageTokens, sampler: str
+) -> None:
+    rest = torch.arange(36).view(GRID) >= torch.tensor([4, 20, 36])[:, None, None]
+    assert torch.equal(repaint(exact, drawn, rest, PROMPT, sampler=sampler, **OWN).ids, drawn.ids)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "count", "passes"), [("sequential", 1, 18), ("sequential", 3, 18), ("jacobi", 1, 1)]
+)
+def test_the_first_codes_that_are_kept_are_read_in_one_pass(
+    exact: janus_core.Janus,
+    drawn: ImageTokens,
+    monkeypatch: pytest.MonkeyPatch,
+    sampler: str,
+    count: int,
+    passes: int,
+) -> None:
+    """One for 18 codes, and then as many as drawing the others takes."""
+    lengths: list[int] = []
+    step = Context.step
+
+    def counted(context: Context, embeds: torch.Tensor, *more: Any) -> torch.Tensor:
+        lengths.append(embeds.shape[1])
+        return step(context, embeds, *more)
+
+    monkeypatch.setattr(Context, "step", counted)
+    told: list[int] = []
+    rest = torch.arange(36).view(GRID) >= 18
+    some = replace(drawn, ids=drawn.ids[:count])
+    repaint(exact, some, rest, PROMPT, sampler=sampler, progress=lambda step, *_: told.append(step), **OWN)
+    assert lengths[0] == 18
+    assert passes <= len(lengths) <= 18
+    assert told == sorted(set(told)) and (told[0], told[-1]) == (18, 36)
 
 
 def test_the_candidate_is_taken_after_which_the_kept_codes_are_likeliest(
@@ -176,3 +216,12 @@ def test_tokens_of_another_size_or_model_and_other_strengths_are_refused(
     for mask in (torch.ones(2, 3, 4, 5), torch.full((1, 4, 4), math.nan)):
         with pytest.raises(InputError, match="mask"):
             code_mask(mask, GRID)
+
+
+def test_a_change_reaches_as_far_as_half_of_the_pixels_there_show_it() -> None:
+    before = torch.zeros(96, 96, 3)
+    after = before.clone()
+    after[29:67, 13:83] = 2 / 255  # 3 pixels around the middle
+    after[:9, :9] = 1
+    assert _reach([_changes(before, after, MIDDLE)]) == 3
+    assert _reach([_changes(before, before, MIDDLE)]) == 0

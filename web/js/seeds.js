@@ -16,6 +16,24 @@ const DRAWING = ["JanusTextToImage", "JanusRepaint", "JanusVariations"]
 // JavaScript rounds larger numbers, and so would the seed widget.
 const usable = (seed) => Number.isSafeInteger(Number(seed))
 
+/** A mask that Janus Repaint used, rows of 0 and 1 (drawn anew), one pixel for each token. */
+function maskOf(rows) {
+    const mask = make("canvas", "janus-mask", { width: rows[0].length, height: rows.length })
+    const pen = mask.getContext("2d")
+    rows.forEach((row, y) => [...row].forEach((token, x) => {
+        pen.fillStyle = token === "1" ? "#fff" : "#555"
+        pen.fillRect(x, y, 1, 1)
+    }))
+    return mask
+}
+
+/** The masks of a run, below its pictures; nothing for nodes without. */
+function maskBar(masks = []) {
+    if (!masks.length) return []
+    const textContent = masks.flat().join("").includes("1") ? "Drawn anew: the white tokens" : "Nothing was masked"
+    return [make("div", "janus-bar", {}, make("span", "", { textContent }), ...masks.map(maskOf))]
+}
+
 const pictures = {
     kept: () => false,
     height: 200,
@@ -28,7 +46,7 @@ const pictures = {
                 make("span", "", { textContent: all.length > 1 ? `seed ${seed} (${i + 1} of ${all.length})` : `seed ${seed}` }))
         })
         if (!pictures.length) pictures.push(make("span", "janus-quiet", { textContent: "The pictures appear here." }))
-        element.replaceChildren(make("div", "janus-pictures", {}, ...pictures))
+        element.replaceChildren(make("div", "janus-pictures", {}, ...pictures), ...maskBar(output?.janus_masks))
     },
 }
 for (const type of DRAWING) showOn(type, (output) => output?.janus_pictures, pictures)
