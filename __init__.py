@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .nodes import replacements
+from .nodes.caption import JanusCaptionFolder
 from .nodes.chat import JanusChat
 from .nodes.describe import JanusDescribeImage
 from .nodes.generate import JanusTextToImage
@@ -35,6 +36,7 @@ class JanusExtension(ComfyExtension):
             JanusVariations,
             JanusDescribeImage,
             JanusChat,
+            JanusCaptionFolder,
             JanusVQDecode,
             JanusVQEncode,
             JanusPickTokens,

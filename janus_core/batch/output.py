@@ -62,6 +62,8 @@ class Files:
         """Write the item's file by `save(a path to write)`. Raises InputError if the disk refuses."""
         path = self.path(item)
         try:
+            if not path.parent.resolve().is_relative_to(self.folder.resolve()):
+                raise InputError(f"{path.parent} is a link that leads out of {self.folder}: choose another folder.")
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{path.parent} cannot be made ({error}): choose another folder.") from error

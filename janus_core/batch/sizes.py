@@ -20,10 +20,10 @@ def most_at_once(device: torch.device) -> int:
     return MOST.get(device.type, MOST["other"])
 
 
-def fitting(need: Callable[[int], int], device: torch.device) -> int:
-    """The largest power of two, up to `most_at_once`, for which `need(batch)` bytes are free on the device; at least 1."""
-    batch, free = most_at_once(device), free_memory(device)
-    while batch > 1 and need(batch) > free:
+def fitting(need: Callable[[int], int], device: torch.device, *, memory: int) -> int:
+    """The largest power of two, up to `most_at_once`, for which `need(batch)` bytes are in `memory`; at least 1."""
+    batch = most_at_once(device)
+    while batch > 1 and need(batch) > memory:
         batch //= 2
     return batch
 
@@ -40,7 +40,7 @@ def answering_rows_need(janus: Janus, rows: int, *, max_new_tokens: int, prompt:
 def fitting_rows(janus: Janus, *, max_new_tokens: int) -> int:
     """How many answers about a picture to give at once."""
     need = lambda rows: answering_rows_need(janus, rows, max_new_tokens=max_new_tokens).bytes
-    return fitting(need, janus.device)
+    return fitting(need, janus.device, memory=free_memory(janus.device))
 
 
 def fitting_pictures(janus: Janus, **settings: Any) -> int:
@@ -49,4 +49,4 @@ def fitting_pictures(janus: Janus, **settings: Any) -> int:
     need = lambda count: (
         drawing_need(janus.model, drawing(count), precision=janus.precision, execution=janus.execution).bytes
     )
-    return fitting(need, janus.device)
+    return fitting(need, janus.device, memory=free_memory(janus.device))

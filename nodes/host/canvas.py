@@ -61,9 +61,17 @@ def answer_progress(
         if not complete and now - sent[0] < 1:
             return
         sent.append(now)
-        _send_output(node, node_output(core.processor.decode(ids[0])))
+        show_output(node, node_output(core.processor.decode(ids[0])))
 
     return report
+
+
+def show_output(node: str, output: dict[str, Any]) -> None:
+    """Send a node's output so far to the browser that queued this run."""
+    server = _server()
+    if server and server.client_id is not None:  # None (queued by no canvas) would send to all
+        data = {"node": node, "output": output, "prompt_id": server.last_prompt_id}
+        server.send_sync("janus.output", data, server.client_id)
 
 
 def show_frame(frame: Image.Image) -> None:
@@ -83,14 +91,6 @@ def add_prompt_handler(handler: Callable[[dict[str, Any]], dict[str, Any]]) -> N
 
 def _jpeg(frame: Image.Image) -> tuple[str, Image.Image, int]:
     return "JPEG", frame, max(frame.size)
-
-
-def _send_output(node: str, output: dict[str, Any]) -> None:
-    """Send a node's output so far to the browser that queued this run."""
-    server = _server()
-    if server and server.client_id is not None:  # None (queued by no canvas) would send to all
-        data = {"node": node, "output": output, "prompt_id": server.last_prompt_id}
-        server.send_sync("janus.output", data, server.client_id)
 
 
 def _server() -> Any:

@@ -22,6 +22,7 @@ NODES = {
     "JanusVariations": "Janus Variations",
     "JanusDescribeImage": "Janus Describe Image",
     "JanusChat": "Janus Chat",
+    "JanusCaptionFolder": "Janus Caption Folder",
     "JanusVQDecode": "VQ Decode",
     "JanusVQEncode": "VQ Encode",
     "JanusPickTokens": "Pick Tokens",

@@ -32,7 +32,7 @@ def test_words_are_sent_five_times_a_second_at_most_and_the_last_ones_always(
 ) -> None:
     canvas, sent, clock = pack("nodes.host.canvas"), [], Clock(step)
     monkeypatch.setattr(canvas, "time", clock)
-    monkeypatch.setattr(canvas, "_send_output", lambda node, output: sent.append((clock.now, output["text"][0])))
+    monkeypatch.setattr(canvas, "show_output", lambda node, output: sent.append((clock.now, output["text"][0])))
     for end in (30, 40):  # by its last token, and by the end of the tokens allowed
         sent.clear()
         report = canvas.answer_progress(janus.core, "1", lambda text: {"text": [text]})

@@ -136,6 +136,11 @@ def help_pictures(canvas: Canvas) -> None:
     shoot(canvas, HELP / "JanusLoader.jpg", load)
     shoot(canvas, HELP / "JanusLoRA.jpg", load, lora, draw)
     canvas.blank()
+    caption = canvas.add("JanusCaptionFolder", (480, 0), folder="shapes", preset="training", trigger="shpstyle")
+    canvas.link(canvas.add("JanusLoader", (0, 0)), "janus", caption, "janus")
+    canvas.run()
+    shoot(canvas, HELP / "JanusCaptionFolder.jpg", caption)
+    canvas.blank()
     shoot(canvas, HELP / "JanusSave.jpg", canvas.add("JanusSave", (0, 0)))
 
 
@@ -199,6 +204,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         server = ComfyServer(Path(folder), "--preview-method", "auto")
         shapes(painter).save(server.base / "input" / "example.png")
+        (server.base / "input" / "shapes").mkdir()
+        for i in range(3):
+            shapes(painter).save(server.base / "input" / "shapes" / f"{i + 1}.png")
         loras = server.base / "models" / "loras"
         loras.mkdir()
         (loras / LORA).touch()

@@ -196,7 +196,8 @@ def test_bad_arguments_for_a_list_are_one_sentence(tmp_path, monkeypatch, capsys
 def test_the_batch_is_the_largest_that_fits_the_free_memory(janus, monkeypatch):
     cpu = torch.device("cpu")
     monkeypatch.setattr("janus_core.batch.sizes.free_memory", lambda device: 1000)
-    assert [fitting(lambda batch, each=each: batch * each, cpu) for each in (1, 200, 300, 5000)] == [8, 4, 2, 1]
+    found = [fitting(lambda batch, each=each: batch * each, cpu, memory=1000) for each in (1, 200, 300, 5000)]
+    assert found == [8, 4, 2, 1]
     assert fitting_rows(janus, max_new_tokens=8) == 1
     monkeypatch.undo()
     assert fitting_rows(janus, max_new_tokens=8) == fitting_pictures(janus) == 8
