@@ -43,11 +43,11 @@ class PromptsStep(DrawingStep):
         by_length = sorted(range(len(prefixes)), key=lambda row: len(prefixes[row]))
         for length, rows in groupby(by_length, key=lambda row: len(prefixes[row])):
             alike = list(rows)
-            where = torch.tensor(alike, device=device)
             prefix = Context(llama, len(alike), length, execution, dtype)
             embeds = model.embed_text(torch.tensor([prefixes[row] for row in alike], device=device))
-            hidden[where] = prefix.read(embeds)[:, -1]
-            self.context.cache.put_rows(where, prefix.cache)
+            for row, last in zip(alike, prefix.read(embeds)[:, -1], strict=True):
+                hidden[row] = last
+            self.context.cache.put_rows(alike, prefix.cache)
         self.capacity = self.context.capacity
         self.draw = CodeDraw(replace(first, count=count), device, self.context.kernels)
         self.draw.keys = torch.cat([seed_keys(one.seed, 1, device) for one in drawings])

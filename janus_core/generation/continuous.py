@@ -51,13 +51,13 @@ class RowsStep:
     def fill(self, rows: list[int], embeds: Tensor, seeds: list[int]) -> None:
         """Read prompts of equal length, embeddings [n, T, D], into `rows`, and draw the first token of each."""
         count, length = embeds.shape[:2]
-        where = torch.tensor(rows, device=embeds.device)
         prefix = Context(self.language.model, count, length, self.execution, embeds.dtype)
-        hidden = prefix.read(embeds)[:, -1]
-        self.context.cache.put_rows(where, prefix.cache)
-        self.logits[where] = self.language.lm_head(hidden)
-        self.keys[where] = torch.cat([seed_keys(seed, 1, embeds.device) for seed in seeds])
-        self.slots[where], self.index[where], self.moves[where] = length - 1, 0, 1
+        logits = self.language.lm_head(prefix.read(embeds)[:, -1])
+        self.context.cache.put_rows(rows, prefix.cache)
+        for i, row in enumerate(rows):
+            self.logits[row] = logits[i]
+            self.keys[row] = seed_keys(seeds[i], 1, embeds.device)[0]
+            self.slots[row], self.index[row], self.moves[row] = length - 1, 0, 1
         self.ids.copy_(self._drawn())
 
     def leave(self, row: int) -> None:
@@ -105,7 +105,7 @@ def answer_rows(
 
         def note(of: list[int]) -> None:
             """Write down the tokens that the rows `of` have drawn, and free those whose answers end."""
-            check_finite(step.logits[of])
+            check_finite(step.logits)
             drawn = step.ids.tolist()
             for row in of:
                 [token], one = drawn[row], busy[row]
