@@ -46,8 +46,8 @@ def generate(args: argparse.Namespace) -> None:
         from .batch.command import generate_list
 
         return generate_list(args, settings)
-    if args.batch is not None:
-        raise InputError("--batch is for a list: give --prompts.")
+    if args.batch is not None or args.ray:
+        raise InputError("--batch and --ray are for a list: give --prompts.")
     if args.output.exists() and not args.output.is_dir():
         raise InputError(f"{args.output} is a file: give a folder as --output.")
     janus = load(args.checkpoint, args.device, args.dtype)
@@ -68,8 +68,8 @@ def describe(args: argparse.Namespace) -> None:
         from .batch.command import describe_list
 
         return describe_list(args)
-    if args.batch is not None or args.preset or args.trigger or args.prefix or args.suffix:
-        raise InputError("--batch, --preset, --trigger, --prefix and --suffix are for a list: give --out.")
+    if args.batch is not None or args.ray or args.preset or args.trigger or args.prefix or args.suffix:
+        raise InputError("--batch, --ray, --preset, --trigger, --prefix and --suffix are for a list: give --out.")
     janus = load(args.checkpoint, args.device, args.dtype)
     images = [from_uint8(np.array(read_picture(path))) for path in args.pictures]
     settings = options(args, "max_new_tokens", "temperature", "seed")
@@ -108,12 +108,22 @@ def parser(chosen: str) -> argparse.ArgumentParser:
     common.add_argument("--dtype", default="fp32", choices=NAMES, help="type of the weights")
     common.add_argument("--seed", type=int, default=0, help="picture or answer i uses seed + i")
 
+    lists = argparse.ArgumentParser(add_help=False)
+    lists.add_argument("--batch", type=int, help="items of a list to make at once (default: what fits the memory)")
+    lists.add_argument(
+        "--ray",
+        nargs="?",
+        const="local",
+        metavar="ADDRESS",
+        help="work through a list on a Ray cluster, or a local one",
+    )
+    lists.add_argument("--cores", type=int, default=1, help="with --ray on CPUs: cores of each actor")
+
     draw = commands.add_parser(
-        "generate", help="draw pictures from a prompt", parents=[common], formatter_class=Defaults
+        "generate", help="draw pictures from a prompt", parents=[common, lists], formatter_class=Defaults
     )
     draw.add_argument("prompt", nargs="?")
     draw.add_argument("--prompts", type=Path, help="draw a list: one a line in .txt, or `prompt` in .jsonl, .parquet")
-    draw.add_argument("--batch", type=int, help="pictures of a list to draw at once (default: what fits the memory)")
     draw.add_argument("--count", type=int, default=1, help="pictures of each prompt")
     own = "(default: the checkpoint's own"
     draw.add_argument("--cfg-weight", type=float, help=f"strength of the prompt; 1 is no guidance {own}, usually 5)")
@@ -132,7 +142,7 @@ def parser(chosen: str) -> argparse.ArgumentParser:
     draw.set_defaults(run=generate)
 
     ask = commands.add_parser(
-        "describe", help="answer a question about pictures", parents=[common], formatter_class=Defaults
+        "describe", help="answer a question about pictures", parents=[common, lists], formatter_class=Defaults
     )
     pictures = "picture files, all about one question; with --out, a folder or a list of them in .txt, .jsonl, .parquet"
     ask.add_argument("pictures", nargs="*", type=Path, help=pictures)
@@ -145,7 +155,6 @@ def parser(chosen: str) -> argparse.ArgumentParser:
         type=Path,
         help="answer for each picture, into a .jsonl or .parquet file or a folder of .txt",
     )
-    ask.add_argument("--batch", type=int, help="pictures of a list at once (default: what fits the memory)")
     ask.add_argument("--preset", help="for a list: a question of batch/presets.json in place of --question")
     ask.add_argument("--trigger", default="", help="for a list: the word in the places of [trigger]")
     ask.add_argument("--prefix", default="", help="for a list: text before each answer")

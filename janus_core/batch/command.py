@@ -87,10 +87,15 @@ def describe_list(args: argparse.Namespace) -> None:
 
     with target if isinstance(target, Table) else nullcontext():
         items = picture_items(source, question=words.question, seed=args.seed, failed=work.failed_key)
-        if (started := _started(args, work.new(items, target.has))) is not None:
+        settings = {"max_new_tokens": args.max_new_tokens, "temperature": args.temperature}
+        todo = work.new(items, target.has)
+        if args.ray is not None:
+            from .on_ray import Answers
+
+            _on_ray(args, Answers, settings, todo, finished=finished, failed=work.failed)
+        elif (started := _started(args, todo)) is not None:
             janus, items = started
             rows = args.batch or fitting_rows(janus, max_new_tokens=args.max_new_tokens)
-            settings = {"max_new_tokens": args.max_new_tokens, "temperature": args.temperature}
             answer_all(janus, items, rows=rows, **settings, finished=finished, failed=work.failed)
     work.end()
 
@@ -114,12 +119,35 @@ def generate_list(args: argparse.Namespace, settings: dict[str, Any]) -> None:
             target.write(item, lambda part, picture=picture: to_pil(picture).save(part, "PNG"))
             work.finished()
 
-    prompts = prompt_items(args.prompts, seed=args.seed, count=args.count, failed=work.failed_key)
-    if (started := _started(args, work.new(prompts, target.has))) is not None:
+    def drawn(item: Item, png: bytes) -> None:
+        target.write(item, lambda part: part.write_bytes(png))
+        work.finished()
+
+    prompts = work.new(prompt_items(args.prompts, seed=args.seed, count=args.count, failed=work.failed_key), target.has)
+    if args.ray is not None:
+        from .on_ray import Pictures
+
+        _on_ray(args, Pictures, settings, prompts, finished=drawn, failed=work.failed)
+    elif (started := _started(args, prompts)) is not None:
         janus, prompts = started
         batch = args.batch or fitting_pictures(janus, **settings)
         draw_all(janus, prompts, batch=batch, finished=finished, failed=work.failed, **settings)
     work.end()
+
+
+def _on_ray(
+    args: argparse.Namespace, kind: type[Any], settings: dict[str, Any], items: Iterator[Item], **calls: Any
+) -> None:
+    """Do the items on Ray, unless there are none: then no cluster is started."""
+    from .on_ray import Job, work_on_ray
+
+    if args.cores < 1:
+        raise InputError(f"--cores is {args.cores}: give at least 1.")
+    first, checkpoint = next(items, None), Path(args.checkpoint)
+    if first is not None:
+        where = str(checkpoint.absolute() if checkpoint.exists() else args.checkpoint)
+        job = Job(where, args.device, args.dtype, settings, batch=args.batch, cores=args.cores)
+        work_on_ray(kind, job, chain([first], items), address=args.ray, **calls)
 
 
 def _check_batch(batch: int | None) -> None:
