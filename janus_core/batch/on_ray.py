@@ -136,7 +136,8 @@ def work_on_ray(
     ray = _started(address)
     try:
         rows = [_row(item) for item in waiting.values()]
-        dataset = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // size))
+        blocks = -(-len(rows) // size)
+        dataset = ray.data.from_items(rows, override_num_blocks=blocks)
         resources = ray.cluster_resources()
         on_gpu = job.device != "cpu"
         actors = int(resources.get("GPU", 0) if on_gpu else resources.get("CPU", 0) // job.cores)
@@ -147,7 +148,7 @@ def work_on_ray(
             kind,
             fn_constructor_args=(job,),
             batch_size=size,
-            compute=ray.data.ActorPoolStrategy(size=min(actors, len(rows))),
+            compute=ray.data.ActorPoolStrategy(size=min(actors, blocks)),
             **({"num_gpus": 1} if on_gpu else {"num_cpus": job.cores}),
         )
         for row in made.iter_rows():

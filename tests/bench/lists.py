@@ -1,9 +1,11 @@
 """Benchmark: captions and pictures of a list, one by one and in a batch, on random weights of a published shape.
 
-    python tests/bench/lists.py [--model Janus-Pro-1B] [--dtype bf16] [--rows 8] [--tokens 128] [--codes 576] [--rounds 3]
+    python tests/bench/lists.py captions|pictures [--model Janus-Pro-1B] [--dtype bf16] [--rows 8] [--alone 2] [--tokens 128]
+                                [--codes 576] [--rounds 3]
 
-In the venv of `make setup`. The two ways take turns. No answer ends early. With fewer --codes than a picture has, both ways
-draw only its beginning.
+In the venv of `make setup`. The two ways take turns, and the figures are seconds an item: --alone of them one by one, as each
+takes the same, and --rows together. No answer ends early. With fewer --codes than a picture has, both ways draw only its
+beginning.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -32,10 +33,12 @@ from janus_core.precision import FLOATS
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("captions", "pictures"))
     parser.add_argument("--model", default="Janus-Pro-1B")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="bf16", choices=FLOATS)
     parser.add_argument("--rows", type=int, default=8)
+    parser.add_argument("--alone", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--codes", type=int, default=576)
     parser.add_argument("--rounds", type=int, default=3)
@@ -48,7 +51,7 @@ def main() -> None:
     prompts = [prompt_of(20 + i) for i in range(args.rows)]
 
     def captions_one_by_one() -> None:
-        for _ in range(args.rows):
+        for _ in range(args.alone):
             engine.answer(question, pixels, count=args.tokens, token=lambda: None)
 
     def captions_together() -> None:
@@ -67,7 +70,7 @@ def main() -> None:
             )
 
     def pictures_one_by_one() -> None:
-        for prompt in prompts:
+        for prompt in prompts[: args.alone]:
             engine.draw(prompt, steps=args.codes, count=1, token=lambda: None)
 
     def pictures_together() -> None:
@@ -75,21 +78,18 @@ def main() -> None:
         with fast_layers(model.drawing_parts, rows=2 * args.rows, execution=engine.execution):
             draw_prompts(model, drawings, engine.execution)
 
-    compare(
-        f"{args.rows} captions of {args.tokens} tokens", captions_one_by_one, captions_together, args.rounds, device
-    )
-    compare(f"{args.rows} pictures, {args.codes} codes", pictures_one_by_one, pictures_together, args.rounds, device)
-
-
-def compare(
-    what: str, alone: Callable[[], None], together: Callable[[], None], rounds: int, device: torch.device
-) -> None:
-    """Print the medians and the range of both ways, and the median of their ratios."""
-    found = [(seconds(alone, device), seconds(together, device)) for _ in range(rounds)]
-    for name, times in zip(("one by one", "together"), zip(*found, strict=True), strict=True):
-        print(f"{what}, {name}: {statistics.median(times):.1f} s ({min(times):.1f} to {max(times):.1f})", flush=True)
+    ways = {
+        "captions": (captions_one_by_one, captions_together, f"captions of {args.tokens} tokens"),
+        "pictures": (pictures_one_by_one, pictures_together, f"pictures, {args.codes} codes"),
+    }
+    one_by_one, together, unit = ways[args.what]
+    found = [
+        (seconds(one_by_one, device) / args.alone, seconds(together, device) / args.rows) for _ in range(args.rounds)
+    ]
+    for name, times in zip(("one by one", f"{args.rows} together"), zip(*found, strict=True), strict=True):
+        print(f"{unit}, {name}: {statistics.median(times):.2f} s each ({min(times):.2f} to {max(times):.2f})")
     ratios = [one / other for one, other in found]
-    print(f"{what}: {statistics.median(ratios):.2f} times ({min(ratios):.2f} to {max(ratios):.2f})", flush=True)
+    print(f"{unit}: {statistics.median(ratios):.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
 if __name__ == "__main__":
