@@ -155,6 +155,7 @@ def parser(chosen: str) -> argparse.ArgumentParser:
         type=Path,
         help="answer for each picture, into a .jsonl or .parquet file or a folder of .txt",
     )
+    ask.add_argument("--shard", type=int, help="rows of each file of a table (default: all in one)")
     ask.add_argument("--preset", help="for a list: a question of batch/presets.json in place of --question")
     ask.add_argument("--trigger", default="", help="for a list: the word in the places of [trigger]")
     ask.add_argument("--prefix", default="", help="for a list: text before each answer")

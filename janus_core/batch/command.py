@@ -74,7 +74,7 @@ def describe_list(args: argparse.Namespace) -> None:
     _check_batch(args.batch)
     [source], output = args.pictures, args.output
     words = wording(args.preset, args.question).within(args.prefix, args.suffix).with_trigger(args.trigger)
-    target = Table(output) if is_table(output) else Files(output, ".txt")
+    target = Table(output, shard=args.shard) if is_table(output) else Files(output, ".txt")
     work = Work(count_items(source), output, "picture")
 
     def finished(item: Item, answer: str) -> None:

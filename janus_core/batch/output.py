@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
+from glob import escape
 from io import FileIO
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from typing_extensions import Self
 
@@ -83,13 +84,16 @@ class Files:
 
 
 class Table:
-    """Rows of COLUMNS by key in one .jsonl or .parquet file, in the order of the list. Use it in a `with` block.
+    """Rows of COLUMNS by key in a .jsonl or .parquet file, in the order of the list. Use it in a `with` block.
 
-    Rows that are there stay, also those of other lists. Raises InputError while another program writes the same table.
+    Rows that are there stay, also those of other lists. With `shard`, each file has at most so many rows, and they are
+    NAME-00001-of-00003.jsonl and so on. Raises InputError while another program writes the same table.
     """
 
-    def __init__(self, path: Path):
-        self.path, self.part = path, path.with_name(f"{path.name}{PART}")
+    def __init__(self, path: Path, *, shard: int | None = None):
+        if shard is not None and shard < 1:
+            raise InputError(f"--shard is {shard}: give at least 1 row for a file, or leave it out.")
+        self.path, self.part, self.shard = path, path.with_name(f"{path.name}{PART}"), shard
         self._order: dict[str, None] = {}
         self._stack = ExitStack()
 
@@ -149,39 +153,56 @@ class Table:
                 yield offset, _row(_parsed(line), self.part)
                 offset += len(line)
 
+    def _files(self) -> list[Path]:
+        """The files of the finished table: one, or its shards."""
+        shards = sorted(self.path.parent.glob(f"{escape(self.path.stem)}-?????-of-?????{self.path.suffix}"))
+        return [*shards, self.path] if self.path.exists() else shards
+
     def _finished(self) -> Iterator[Row]:
         """The rows of the finished table, if there is one."""
-        if not self.path.exists():
-            return
-        if self.path.suffix.lower() == ".jsonl":
-            with open(self.path, "rb") as lines:
-                yield from (_row(_parsed(line), self.path) for line in lines if line.strip())
-            return
-        for batch in parquet().ParquetFile(self.path).iter_batches():
-            yield from (_row(row, self.path) for row in batch.to_pylist())
+        for path in self._files():
+            if path.suffix.lower() == ".jsonl":
+                with open(path, "rb") as lines:
+                    yield from (_row(_parsed(line), path) for line in lines if line.strip())
+            else:
+                for batch in parquet().ParquetFile(path).iter_batches():
+                    yield from (_row(row, path) for row in batch.to_pylist())
 
     def _finish(self) -> None:
-        """Write the table anew, in the list's order after the rows that are not in the list, and delete the part file."""
+        """Write the table anew, in the list's order after the rows that are not in the list, and delete the part file.
+
+        If it is killed here, the part file still has every row, and the next run writes the table again.
+        """
         for row in self._finished():
             if row["key"] not in self._written:
                 self.write(row)
-        others = (key for key in self._written if key not in self._order)
-        keys = chain(others, (key for key in self._order if key in self._written))
+        keys = [key for key in self._written if key not in self._order]
+        keys += [key for key in self._order if key in self._written]
+        size, old = self.shard or len(keys), self._files()
+        pieces = [keys[i : i + size] for i in range(0, len(keys), size)]
+        names = [self.path.name]
+        if self.shard:
+            count = len(pieces)
+            names = [f"{self.path.stem}-{i:05}-of-{count:05}{self.path.suffix}" for i in range(1, count + 1)]
+        new = [self.path.with_name(name) for name in names]
         with open(self.part, "rb") as lines:
+            for path, piece in zip(new, pieces, strict=True):
+                with replacing(path) as file:
+                    self._write_file(file, (self._line(lines, key) for key in piece))
+        for path in (*(path for path in old if path not in new), self.part):
+            with suppress(OSError):
+                path.unlink()
 
-            def rows() -> Iterator[bytes]:
-                for key in keys:
-                    lines.seek(self._written[key])
-                    yield lines.readline()
+    def _line(self, lines: BinaryIO, key: str) -> bytes:
+        lines.seek(self._written[key])
+        return lines.readline()
 
-            with replacing(self.path) as new:
-                if self.path.suffix.lower() == ".jsonl":
-                    with new.open("wb") as file:
-                        file.writelines(rows())
-                else:
-                    _write_parquet(new, (json.loads(line) for line in rows()))
-        with suppress(OSError):
-            self.part.unlink()
+    def _write_file(self, path: Path, rows: Iterator[bytes]) -> None:
+        if self.path.suffix.lower() == ".jsonl":
+            with path.open("wb") as file:
+                file.writelines(rows)
+        else:
+            _write_parquet(path, (json.loads(line) for line in rows))
 
 
 class Errors:

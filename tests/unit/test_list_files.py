@@ -98,6 +98,39 @@ def test_a_table_keeps_the_rows_of_other_lists_and_half_characters_of_names(tmp_
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_table_in_shards_grows_and_has_each_row_once(tmp_path):
+    path = tmp_path / "out.jsonl"
+    for keys, shard in (("ac", None), ("abcde", 2), ("abcde", 2), ("abcdef", 4)):
+        with Table(path, shard=shard) as table:
+            for key in keys:
+                if not table.has(Item(key, "")):
+                    table.write({"key": key, "question": "?", "answer": key})
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["out-00001-of-00002.jsonl", "out-00002-of-00002.jsonl"]
+    found = ["".join(row["key"] for row in complete_lines(file)) for file in sorted(tmp_path.iterdir())]
+    assert found == ["abcd", "ef"]
+
+
+def test_a_kill_while_the_table_is_finished_costs_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "out.jsonl"
+    with pytest.raises(KeyboardInterrupt), Table(path, shard=1) as table:
+        for key in "abc":
+            table.write({"key": key, "question": "?", "answer": key})
+        write = table._write_file
+
+        def stop(file: Path, rows: object) -> None:
+            if "00002" in file.name.partition("-of-")[0]:
+                raise KeyboardInterrupt
+            write(file, rows)
+
+        monkeypatch.setattr(table, "_write_file", stop)
+    assert len(list(tmp_path.iterdir())) == 2  # the first shard, and the part file
+    with Table(path, shard=1) as table:
+        assert [key for key in "abc" if table.has(Item(key, ""))] == ["a", "b", "c"]
+    files = sorted(tmp_path.iterdir())
+    assert [file.name for file in files] == [f"out-0000{i}-of-00003.jsonl" for i in (1, 2, 3)]
+    assert [row["key"] for file in files for row in complete_lines(file)] == ["a", "b", "c"]
+
+
 def test_a_second_run_on_the_same_table_is_refused(tmp_path):
     with (
         Table(tmp_path / "out.jsonl"),
@@ -171,6 +204,7 @@ def test_parquet_is_read_and_written_by_key(janus, album, tmp_path):
         (["describe", "a.png", "b.png", "--out", "out.jsonl"], "2 are given"),
         (["describe", ".", "--out", "out.csv"], "none of the kinds"),
         (["describe", ".", "--out", "out.jsonl", "--batch", "0"], "--batch is 0"),
+        (["describe", ".", "--out", "out.jsonl", "--shard", "0"], "--shard is 0"),
         (["describe", ".", "--out", "out.jsonl", "--preset", "odd"], "no preset 'odd'"),
         (["describe", ".", "--out", "out.jsonl", "--preset", "training"], "there is none"),
         (["describe", ".", "--out", "out.jsonl", "--trigger", "sks"], "has no place"),
