@@ -129,40 +129,38 @@ def work_on_ray(
 
     There is one actor for each GPU, or on CPUs for each `job.cores` of them. `finished(item, answer or PNG)` is called as
     results come back, `failed(item, error)` for one that cannot be done; each item comes once. Files are read where the
-    actors are. Raises InputError without Ray or a cluster, and what the work raises.
+    actors are. The connection stays until the process ends, and one that is there is used. Raises InputError without Ray or
+    a cluster, and what the work raises.
     """
     waiting = {item.key: item for item in items}
     size = CALLS * (job.batch or most_at_once(torch.device(job.device)))
     ray = _started(address)
-    try:
-        rows = [_row(item) for item in waiting.values()]
-        blocks = -(-len(rows) // size)
-        dataset = ray.data.from_items(rows, override_num_blocks=blocks)
-        resources = ray.cluster_resources()
-        on_gpu = job.device != "cpu"
-        actors = int(resources.get("GPU", 0) if on_gpu else resources.get("CPU", 0) // job.cores)
-        if actors < 1:
-            what = "no GPU: give --device cpu" if on_gpu else f"fewer than {job.cores} cores: lower --cores"
-            raise InputError(f"The Ray cluster has {what}, or choose another cluster.")
-        made = dataset.map_batches(
-            kind,
-            fn_constructor_args=(job,),
-            batch_size=size,
-            compute=ray.data.ActorPoolStrategy(size=min(actors, blocks)),
-            **({"num_gpus": 1} if on_gpu else {"num_cpus": job.cores}),
-        )
-        for row in made.iter_rows():
-            if row["stopped"]:
-                raise STOPS[row["stopped"]](row["error"])
-            item = waiting.pop(row["key"], None)
-            if item is None:  # done again after an actor's death
-                continue
-            if row["error"]:
-                failed(item, InputError(row["error"]))
-            else:
-                finished(item, row["made"])
-    finally:
-        ray.shutdown()
+    rows = [_row(item) for item in waiting.values()]
+    blocks = -(-len(rows) // size)
+    dataset = ray.data.from_items(rows, override_num_blocks=blocks)
+    resources = ray.cluster_resources()
+    on_gpu = job.device != "cpu"
+    actors = int(resources.get("GPU", 0) if on_gpu else resources.get("CPU", 0) // job.cores)
+    if actors < 1:
+        what = "no GPU: give --device cpu" if on_gpu else f"fewer than {job.cores} cores: lower --cores"
+        raise InputError(f"The Ray cluster has {what}, or choose another cluster.")
+    made = dataset.map_batches(
+        kind,
+        fn_constructor_args=(job,),
+        batch_size=size,
+        compute=ray.data.ActorPoolStrategy(size=min(actors, blocks)),
+        **({"num_gpus": 1} if on_gpu else {"num_cpus": job.cores}),
+    )
+    for row in made.iter_rows():
+        if row["stopped"]:
+            raise STOPS[row["stopped"]](row["error"])
+        item = waiting.pop(row["key"], None)
+        if item is None:  # done again after an actor's death
+            continue
+        if row["error"]:
+            failed(item, InputError(row["error"]))
+        else:
+            finished(item, row["made"])
 
 
 def _started(address: str) -> Any:
@@ -177,7 +175,9 @@ def _started(address: str) -> Any:
         if port.isdigit():
             socket.create_connection((host, int(port)), timeout=10).close()  # Ray itself would try for minutes
         where = {"include_dashboard": False} if address == LOCAL else {}
-        ray.init(address, log_to_driver=False, logging_level=logging.WARNING, **where)
+        # It is not shut down at the end: threads of Ray Data may still be at work, and would end the process.
+        if not ray.is_initialized():
+            ray.init(address, log_to_driver=False, logging_level=logging.WARNING, **where)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"There is no Ray cluster at {address} ({error}): check the address.") from error
     context = ray.data.DataContext.get_current()

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 from PIL import Image
 
 from janus_core.__main__ import main
@@ -33,6 +34,12 @@ def rows(path: Path) -> list[dict]:
 
 def started(arguments: list[str]) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-m", "janus_core", *arguments], cwd=PACK)  # noqa: S603 (our own interpreter)
+
+
+def run_on_ray(*arguments: str) -> subprocess.CompletedProcess:
+    """A process of its own, since Ray's does not start and end several times in one."""
+    command = [sys.executable, "-m", "janus_core", *arguments]
+    return subprocess.run(command, cwd=PACK, capture_output=True, text=True, check=False)  # noqa: S603 (our own)
 
 
 def workers(process: subprocess.Popen) -> list[psutil.Process]:
@@ -67,7 +74,7 @@ def test_answers_are_those_of_one_process_also_when_a_worker_and_then_the_whole_
         process.kill()
     run.wait()
     assert 16 <= len(rows(part)) < 60 and not out.exists()
-    assert main([*command, *ON_RAY, "--out", str(out)]) == 0
+    assert run_on_ray(*command, *ON_RAY, "--out", str(out)).returncode == 0
     assert main([*command, *TINY, "--out", str(tmp_path / "one.jsonl")]) == 0
     assert out.read_bytes() == (tmp_path / "one.jsonl").read_bytes()
     assert len(rows(out)) == 60
@@ -79,20 +86,22 @@ def test_pictures_are_those_of_one_process(tmp_path: Path) -> None:
     lines = [{"prompt": "a red cat"}, {"prompt": "the boat", "seed": 2**64 - 1}, {"prompt": " "}, {"prompt": "an owl"}]
     prompts.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     command = ["generate", "--prompts", str(prompts), "--out"]
-    assert main([*command, str(tmp_path / "ray"), *ON_RAY]) == 0
+    assert run_on_ray(*command, str(tmp_path / "ray"), *ON_RAY).returncode == 0
     assert main([*command, str(tmp_path / "one"), *TINY]) == 0
     names = ["000001.png", "000002.png", "000004.png", "janus-errors.jsonl"]
     assert sorted(path.name for path in (tmp_path / "ray").iterdir()) == names
     assert all((tmp_path / "ray" / name).read_bytes() == (tmp_path / "one" / name).read_bytes() for name in names)
 
 
-def test_what_stops_the_work_on_an_actor_is_one_sentence(tmp_path: Path, capsys) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--ray", "--checkpoint", "nowhere"], "There is no Janus checkpoint at nowhere"),
+        ([*TINY, "--ray", "--cores", "100000"], "The Ray cluster has fewer than 100000 cores"),
+        ([*TINY, "--ray", "127.0.0.1:1"], "There is no Ray cluster at 127.0.0.1:1"),
+    ],
+)
+def test_what_stops_the_work_is_one_sentence(tmp_path: Path, arguments: list[str], expected: str) -> None:
     folder = album(tmp_path / "album", 1)
-    command = ["describe", str(folder), "--out", str(tmp_path / "out.jsonl"), "--ray"]
-    assert main([*command, "--checkpoint", str(tmp_path / "nowhere")]) == 2
-    assert main([*command, "--cores", "100000", *TINY]) == 2
-    assert main([*command[:-1], "--ray", "127.0.0.1:1", *TINY]) == 2
-    errors = capsys.readouterr().err
-    assert "janus_core: There is no Janus checkpoint at" in errors
-    assert "janus_core: The Ray cluster has fewer than 100000 cores" in errors
-    assert "janus_core: There is no Ray cluster at 127.0.0.1:1" in errors
+    done = run_on_ray("describe", str(folder), "--out", str(tmp_path / "out.jsonl"), *arguments)
+    assert done.returncode == 2 and f"janus_core: {expected}" in done.stderr and "Traceback" not in done.stderr
