@@ -42,7 +42,7 @@ check: setup
 	@$(MAKE) --no-print-directory -j2 lint unit
 
 test: lint
-	@$(PYTHON) tests/setup/prepare.py --browser --triton
+	@$(PYTHON) tests/setup/prepare.py --browser --triton --ray
 	$(VENV) -m pytest
 
 test-newest: export FRONTEND = newest

@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .nodes import replacements
+from .nodes.caption import JanusCaptionFolder
 from .nodes.chat import JanusChat
 from .nodes.describe import JanusDescribeImage
 from .nodes.generate import JanusTextToImage
@@ -37,6 +38,7 @@ class JanusExtension(ComfyExtension):
             JanusDescribeImage,
             JanusChat,
             JanusTextModel,
+            JanusCaptionFolder,
             JanusVQDecode,
             JanusVQEncode,
             JanusPickTokens,

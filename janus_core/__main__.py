@@ -38,11 +38,19 @@ def options(args: argparse.Namespace, *names: str) -> dict[str, Any]:
 
 
 def generate(args: argparse.Namespace) -> None:
-    """Draw pictures into the output folder, one PNG a seed."""
+    """Draw pictures into the output folder, one PNG a seed, or one for each prompt of a list."""
+    settings = options(args, "seed", "cfg_weight", "temperature", "top_k", "top_p", "min_p", "sampler", "window")
+    if (args.prompt is None) == (args.prompts is None):
+        raise InputError("generate takes either a prompt or --prompts with a list of them.")
+    if args.prompts is not None:
+        from .batch.command import generate_list
+
+        return generate_list(args, settings)
+    if args.batch is not None or args.ray:
+        raise InputError("--batch and --ray are for a list: give --prompts.")
     if args.output.exists() and not args.output.is_dir():
         raise InputError(f"{args.output} is a file: give a folder as --output.")
     janus = load(args.checkpoint, args.device, args.dtype)
-    settings = options(args, "seed", "cfg_weight", "temperature", "top_k", "top_p", "min_p", "sampler", "window")
     tokens = janus.generate(args.prompt, args.count, **settings, progress=Bar("step"))
     args.output.mkdir(parents=True, exist_ok=True)
     files = [args.output / f"janus_{args.seed + i}.png" for i in range(len(tokens))]
@@ -55,7 +63,13 @@ def generate(args: argparse.Namespace) -> None:
 
 
 def describe(args: argparse.Namespace) -> None:
-    """Answer a question about one or several pictures."""
+    """Answer a question about one or several pictures, or about each picture of a list."""
+    if args.output is not None:
+        from .batch.command import describe_list
+
+        return describe_list(args)
+    if args.batch is not None or args.ray or args.preset or args.trigger or args.prefix or args.suffix:
+        raise InputError("--batch, --ray, --preset, --trigger, --prefix and --suffix are for a list: give --out.")
     janus = load(args.checkpoint, args.device, args.dtype)
     images = [from_uint8(np.array(read_picture(path))) for path in args.pictures]
     settings = options(args, "max_new_tokens", "temperature", "seed")
@@ -94,11 +108,23 @@ def parser(chosen: str) -> argparse.ArgumentParser:
     common.add_argument("--dtype", default="fp32", choices=NAMES, help="type of the weights")
     common.add_argument("--seed", type=int, default=0, help="picture or answer i uses seed + i")
 
-    draw = commands.add_parser(
-        "generate", help="draw pictures from a prompt", parents=[common], formatter_class=Defaults
+    lists = argparse.ArgumentParser(add_help=False)
+    lists.add_argument("--batch", type=int, help="items of a list to make at once (default: what fits the memory)")
+    lists.add_argument(
+        "--ray",
+        nargs="?",
+        const="local",
+        metavar="ADDRESS",
+        help="work through a list on a Ray cluster, or a local one",
     )
-    draw.add_argument("prompt")
-    draw.add_argument("--count", type=int, default=1, help="pictures to draw at once")
+    lists.add_argument("--cores", type=int, default=1, help="with --ray on CPUs: cores of each actor")
+
+    draw = commands.add_parser(
+        "generate", help="draw pictures from a prompt", parents=[common, lists], formatter_class=Defaults
+    )
+    draw.add_argument("prompt", nargs="?")
+    draw.add_argument("--prompts", type=Path, help="draw a list: one a line in .txt, or `prompt` in .jsonl, .parquet")
+    draw.add_argument("--count", type=int, default=1, help="pictures of each prompt")
     own = "(default: the checkpoint's own"
     draw.add_argument("--cfg-weight", type=float, help=f"strength of the prompt; 1 is no guidance {own}, usually 5)")
     draw.add_argument("--temperature", type=float, help=f"0 is greedy {own}, usually 1)")
@@ -111,17 +137,29 @@ def parser(chosen: str) -> argparse.ArgumentParser:
         "--sampler", default=SAMPLERS[0], choices=SAMPLERS, help="jacobi: the same pictures, looking ahead"
     )
     draw.add_argument("--window", type=int, default=8, help="codes that jacobi looks ahead")
-    draw.add_argument("--output", type=Path, default=Path(), help="folder for the pictures")
+    draw.add_argument("--output", "--out", type=Path, default=Path(), help="folder for the pictures")
     draw.add_argument("--json", action="store_true", help="print token ids, grid and files as JSON")
     draw.set_defaults(run=generate)
 
     ask = commands.add_parser(
-        "describe", help="answer a question about pictures", parents=[common], formatter_class=Defaults
+        "describe", help="answer a question about pictures", parents=[common, lists], formatter_class=Defaults
     )
-    ask.add_argument("pictures", nargs="*", type=Path, help="picture files, all about one question")
+    pictures = "picture files, all about one question; with --out, a folder or a list of them in .txt, .jsonl, .parquet"
+    ask.add_argument("pictures", nargs="*", type=Path, help=pictures)
     ask.add_argument("--question", default="Describe the picture.")
     ask.add_argument("--max-new-tokens", type=int, default=512, help="longest answer, in tokens")
     ask.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    ask.add_argument(
+        "--output",
+        "--out",
+        type=Path,
+        help="answer for each picture, into a .jsonl or .parquet file or a folder of .txt",
+    )
+    ask.add_argument("--shard", type=int, help="rows of each file of a table (default: all in one)")
+    ask.add_argument("--preset", help="for a list: a question of batch/presets.json in place of --question")
+    ask.add_argument("--trigger", default="", help="for a list: the word in the places of [trigger]")
+    ask.add_argument("--prefix", default="", help="for a list: text before each answer")
+    ask.add_argument("--suffix", default="", help="for a list: text after each answer")
     ask.set_defaults(run=describe)
 
     pack = commands.add_parser(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -55,3 +56,16 @@ def check_room(janus: Janus, conversation: Conversation, new: int, *, setting: s
             cure = f"drop {which} (set {setting} to {count})" if setting else f"drop {which}"
             break
     raise context_exceeded("conversation", used=used, new=new, limit=limit, cure=f"{cure}, or allow a shorter answer")
+
+
+def spread_frames(
+    janus: Janus, frames: list[Tensor], *, most: int, tokens: Callable[[int], int], new: int
+) -> list[Tensor]:
+    """Evenly spread ones of a video's frames: at most `most`, and as many as fit the context with `new` tokens of answer.
+
+    `tokens(count)` is how many tokens the question takes with that many pictures. One frame is left where none fits.
+    """
+    one = tokens(1)
+    each = tokens(2) - one if len(frames) > 1 else 1
+    count = max(1, min(most, len(frames), 1 + (janus.context - new - one) // each))
+    return [frames[i * (len(frames) - 1) // (count - 1)] for i in range(count)] if count > 1 else frames[:1]

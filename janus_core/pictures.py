@@ -4,6 +4,7 @@ A picture is float [H, W, 3], red, green and blue in 0..1, as in ComfyUI.
 """
 
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -99,8 +100,8 @@ def fitted(images: Tensor, size: tuple[int, int], how: str) -> Tensor:
     return images.contiguous()
 
 
-def read_picture(path: Path) -> Image.Image:
-    """A picture file as RGB, upright as its camera says, with transparency laid over white. Raises InputError."""
+def read_picture(path: Path | BytesIO) -> Image.Image:
+    """A picture file, or the content of one, as RGB, upright as its camera says, with transparency laid over white. Raises InputError."""
     try:
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file)
@@ -109,7 +110,8 @@ def read_picture(path: Path) -> Image.Image:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
             return image.convert("RGB")
     except Exception as error:  # Pillow's readers raise anything: OSError, SyntaxError, ValueError, ...
-        raise InputError(f"{path} is not a picture that can be read ({error}).") from error
+        what = path if isinstance(path, Path) else "The content"
+        raise InputError(f"{what} is not a picture that can be read ({error}).") from error
 
 
 def letterbox(image: Image.Image, size: int, background: tuple[int, ...]) -> Image.Image:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from ..janus_core.conversation import Conversation, check_room
+from ..janus_core.conversation import Conversation, check_room, spread_frames
 from ..janus_core.pictures import check_images, over_white
 from ..janus_core.processing import IMAGE_TAG, Turn, count_tags
 from . import inputs
@@ -57,6 +57,7 @@ class JanusChat(io.ComfyNode):
                     tooltip="Leave out this many of the oldest turns, with their pictures, when the conversation has grown "
                     "too long for the model.",
                 ),
+                inputs.FRAMES,
             ],
             outputs=[
                 io.String.Output("answer", display_name="answer", tooltip="What the model said to this message."),
@@ -81,12 +82,14 @@ class JanusChat(io.ComfyNode):
         drop_turns: int,
         image: torch.Tensor | None = None,
         history: Conversation | None = None,
+        frames: int = 0,
     ) -> io.NodeOutput:
-        conversation = (
-            (history or Conversation())
-            .without_oldest(drop_turns)
-            .ask(message, [] if image is None else list(check_images(over_white(image))))
-        )
+        shown = [] if image is None else list(check_images(over_white(image)))
+        before = (history or Conversation()).without_oldest(drop_turns)
+        if frames and shown:
+            tokens = lambda count: before.ask(message, shown[:count]).tokens(janus.core)
+            shown = spread_frames(janus.core, shown, most=frames, tokens=tokens, new=max_tokens)
+        conversation = before.ask(message, shown)
         check_room(janus.core, conversation, max_tokens, setting="drop_turns")
         turns, pictures = list(conversation.turns), list(conversation.pictures)
         core = janus.ready(janus.core.answering_need(turns, len(pictures), max_new_tokens=max_tokens))
@@ -105,11 +108,11 @@ class JanusChat(io.ComfyNode):
             temperature=temperature,
             seed=seed,
             progress=canvas.answer_progress(
-                core, lambda answer: canvas.send_output(cls.hidden.unique_id, node_output(answer))
+                core, lambda answer: canvas.show_output(cls.hidden.unique_id, node_output(answer))
             ),
         )
-        shown = node_output(answer) | {"janus_files": folders.answer_files([answer])}
-        return io.NodeOutput(answer, conversation.with_answer(answer), ui=shown)
+        ui = node_output(answer) | {"janus_files": folders.answer_files([answer])}
+        return io.NodeOutput(answer, conversation.with_answer(answer), ui=ui)
 
 
 def _readable(turn: Turn) -> dict[str, Any]:

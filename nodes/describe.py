@@ -3,6 +3,7 @@
 import torch
 from comfy_api.latest import io
 
+from ..janus_core.conversation import spread_frames
 from ..janus_core.pictures import check_images, over_white
 from . import inputs
 from .host import canvas, folders
@@ -42,6 +43,7 @@ class JanusDescribeImage(io.ComfyNode):
                     tooltip="Varies the words when the temperature is above 0; at 0 it changes nothing. The second "
                     "picture of a batch has seed + 1, and so on.",
                 ),
+                inputs.FRAMES,
             ],
             outputs=[
                 io.String.Output(
@@ -65,23 +67,28 @@ class JanusDescribeImage(io.ComfyNode):
         max_tokens: int,
         temperature: float,
         seed: int,
+        frames: int = 0,
     ) -> io.NodeOutput:
-        pictures = check_images(over_white(image))
-        core = janus.ready(janus.core.answering_need(question, 1, max_new_tokens=max_tokens))
+        asked = [[picture] for picture in check_images(over_white(image))]
+        if frames:  # one answer about all of them
+            tokens = lambda count: len(janus.core.processor.question_prompt(question, count))
+            together = [picture for [picture] in asked]
+            asked = [spread_frames(janus.core, together, most=frames, tokens=tokens, new=max_tokens)]
+        core = janus.ready(janus.core.answering_need(question, len(asked[0]), max_new_tokens=max_tokens))
         answers: list[str] = []
 
         def show(answer: str) -> None:
-            canvas.send_output(cls.hidden.unique_id, {"text": [*answers, answer]})
+            canvas.show_output(cls.hidden.unique_id, {"text": [*answers, answer]})
 
-        for i, picture in enumerate(pictures):
+        for i, pictures in enumerate(asked):
             answers.append(
                 core.answer(
                     question,
-                    [picture],
+                    pictures,
                     max_new_tokens=max_tokens,
                     temperature=temperature,
                     seed=seed_of(seed, i),
-                    progress=canvas.answer_progress(core, show, run=i, runs=len(pictures)),
+                    progress=canvas.answer_progress(core, show, run=i, runs=len(asked)),
                 )
             )
         return io.NodeOutput(answers, ui={"text": answers, "janus_files": folders.answer_files(answers)})

@@ -37,6 +37,16 @@ ANSWER_TEMPERATURE = io.Float.Input(
     tooltip="0 always picks the most likely token, so the answer is the same each time. Higher values vary the wording with "
     "the seed.",
 )
+FRAMES = io.Int.Input(
+    "frames",
+    default=0,
+    min=0,
+    max=1000,
+    optional=True,
+    tooltip="For a video: ask about this many of its pictures, evenly spread, all in one question such as: what happens? "
+    "Fewer are taken if the model holds no more. 0 is no video.",
+    **ADVANCED,
+)
 CFG = io.Float.Input(
     "cfg",
     default=5.0,
@@ -69,8 +79,9 @@ KINDS: dict[str, tuple[type, str]] = {
     "mask": (torch.Tensor, "a mask"),
     **dict.fromkeys(("checkpoint", "dtype", "file", "filename", "filename_prefix", "fit", "lora", "message"), _TEXT),
     **dict.fromkeys(("prompt", "question", "sampler"), _TEXT),
+    **dict.fromkeys(("existing", "folder", "output_folder", "prefix", "preset", "suffix", "trigger"), _TEXT),
     **dict.fromkeys(("batch_size", "drop_turns", "index", "length", "max_tokens", "seed", "top_k", "window"), _WHOLE),
-    **dict.fromkeys(("candidates", "edge", "grow"), _WHOLE),
+    **dict.fromkeys(("candidates", "edge", "frames", "grow"), _WHOLE),
     **dict.fromkeys(("cfg", "cfg_end", "cfg_power", "entropy_temperature", "min_p"), _NUMBER),
     **dict.fromkeys(("strength", "temperature", "top_p"), _NUMBER),
 }

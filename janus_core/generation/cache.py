@@ -72,6 +72,14 @@ class KVCache:
         for mine, theirs in ((self.keys, prefix.keys), (self.values, prefix.values)):
             mine[:, :, :, :slots] = theirs.repeat_interleave(copies, dim=1)
 
+    def put_rows(self, rows: list[int], prefix: KVCache) -> None:
+        """Fill the first slots of each of `rows` from those of the rows of `prefix`, in their order."""
+        slots = prefix.keys.shape[3]
+        self._make_room(slots)
+        for mine, theirs in ((self.keys, prefix.keys), (self.values, prefix.values)):
+            for i, row in enumerate(rows):
+                mine[:, row, :, :slots] = theirs[:, i]
+
     def _make_room(self, slots: int) -> None:
         """Have at least `slots` slots."""
 

@@ -65,17 +65,17 @@ def answer_progress(core: Janus, show: Callable[[str], object], *, run: int = 0,
     return report
 
 
-def show_frame(frame: Image.Image) -> None:
-    """Show the last preview frame."""
-    comfy.utils.ProgressBar(1).update_absolute(1, 1, _jpeg(frame))
-
-
-def send_output(node: str, output: dict[str, list]) -> None:
-    """Send the output so far of one of this pack's nodes to the browser that queued this run."""
+def show_output(node: str, output: dict[str, Any]) -> None:
+    """Send a node's output so far to the browser that queued this run."""
     server = _server()
     if server and server.client_id is not None:  # None (queued by no canvas) would send to all
         data = {"node": node, "output": output, "prompt_id": server.last_prompt_id}
         server.send_sync("janus.output", data, server.client_id)
+
+
+def show_frame(frame: Image.Image) -> None:
+    """Show the last preview frame."""
+    comfy.utils.ProgressBar(1).update_absolute(1, 1, _jpeg(frame))
 
 
 def send_text(text: str) -> None:

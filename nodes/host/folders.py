@@ -18,6 +18,7 @@ from ...janus_core.weights.checkpoint import WEIGHT_FILES, WEIGHT_SUFFIXES, find
 
 FOLDER = "janus"  # the key of extra_model_paths.yaml
 EMBEDDED = f"{DEFAULT_CHECKPOINT} (embedded, draws shapes)"
+DATASETS = "janus_datasets"  # another key of it: folders whose pictures may get captions
 TOKENS = ".tokens.safetensors"  # what files of Save Tokens end in
 FROM_OUTPUT = " [output]"  # after the names of files in the output folder, as ComfyUI has it
 SHARD = re.compile(r"-\d+-of-\d+\.")
@@ -246,6 +247,47 @@ def answer_files(answers: Iterable[str]) -> list[dict[str, str]]:
             path.write_text(answer, encoding="utf-8")
             entries.append({"filename": path.name, "subfolder": "", "type": "temp"})
     return entries
+
+
+def picture_folder(name: str) -> Path:
+    """The folder of pictures that a workflow names: in ComfyUI's input or output folder, or in those of DATASETS.
+
+    `name` is a path from one of these or a whole one. Raises InputError for any other: names come from untrusted workflows.
+    """
+    for path in _inside(name, [folder_paths.get_input_directory(), folder_paths.get_output_directory()]):
+        with contextlib.suppress(OSError):  # a name that is too long
+            if path.is_dir():
+                return path
+    raise InputError(
+        f"There is no folder {shown(repr(name))} in ComfyUI's input or output folder: put the pictures into one there, or name "
+        f"their place as {DATASETS} in extra_model_paths.yaml."
+    )
+
+
+def text_folder(name: str) -> Path:
+    """The folder to write texts into that a workflow names: a path from ComfyUI's output folder, or a whole one in one of the
+    places of `picture_folder`. It may not be there yet. Raises InputError.
+    """
+    output, given = folder_paths.get_output_directory(), folder_paths.get_input_directory()
+    for path in _inside(name, [output, given]):
+        if Path(name).is_absolute() or path.is_relative_to(Path(output).resolve()):
+            return path
+    raise InputError(
+        f"The folder {shown(repr(name))} is not in ComfyUI's output or input folder: name one in the output folder, such as "
+        f"captions, or name its place as {DATASETS} in extra_model_paths.yaml."
+    )
+
+
+def _inside(name: str, roots: list[str]) -> Iterator[Path]:
+    """What `name` means in each of `roots` and DATASETS, as far as it is really in there."""
+    if not name.strip():
+        return
+    allowed = folder_paths.get_folder_paths(DATASETS) if DATASETS in folder_paths.folder_names_and_paths else []
+    for root in map(Path, [*roots, *allowed]):
+        with contextlib.suppress(OSError, ValueError, RuntimeError):  # no possible path, a loop of links
+            path = (root / name).resolve()
+            if path.is_relative_to(root.resolve()):
+                yield path
 
 
 def file_stamps(files: Iterable[Path]) -> Stamps:

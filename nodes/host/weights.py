@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from ...janus_core import ImageTokens, Janus, load
+from ...janus_core.batch.sizes import answering_rows_need, fitting
 from ...janus_core.generation.execution import Execution
 from ...janus_core.memory import PARTS, Need, fitting_precision
 from ...janus_core.model.cpu_ops import cpu_compute_dtype
@@ -79,6 +80,20 @@ class HostedJanus:
     def language_patcher(self) -> comfy.model_patcher.ModelPatcher:
         """The patcher of the transformer's layers."""
         return self._patchers["Language"]
+
+    def ready_to_answer(self, question: str, *, most: int, max_new_tokens: int) -> tuple[Janus, int]:
+        """`ready` to ask `question` about pictures, and of how many at once: at most `most`, and what the memory holds.
+
+        Raises InputError for an empty question and a context too long.
+        """
+        core = self.core
+        core.answering_need(question, 1, max_new_tokens=max_new_tokens)
+        prompt = len(core.processor.question_prompt(question, 1))
+        need = lambda rows: answering_rows_need(core, rows, max_new_tokens=max_new_tokens, prompt=prompt)
+        weights = sum(self._patchers[part].model_size() for part in need(1).parts)
+        rows = fitting(lambda rows: need(rows).bytes, core.device, memory=_usable_memory(core.device) - weights)
+        rows = min(rows, most)
+        return self.ready(need(rows)), rows
 
     def decode(self, tokens: ImageTokens) -> torch.Tensor:
         """The tokens' pictures, float32 [N, H, W, 3] in 0..1, on the device where ComfyUI keeps images.
@@ -150,18 +165,24 @@ def load_janus(checkpoint: str | Path, dtype: str = "auto") -> HostedJanus:
     return hosted
 
 
-def _auto(checkpoint: str | Path, device: torch.device, stamps: object) -> Precision:
-    """The precision for a device by its type and free memory, which is also logged."""
-    source, compute = find(checkpoint), _compute_dtype(device)
-    if (stamps, Precision(compute)) in _loaded:  # sharing it takes no more memory
-        return Precision(compute)
+def _usable_memory(device: torch.device) -> int:
+    """Bytes on a device that are free, or that ComfyUI frees by unloading its models."""
     memory = comfy.model_management.get_free_memory(device) - comfy.model_management.extra_reserved_memory()
-    if device.type not in ("cpu", "mps"):  # on a GPU, ComfyUI unloads its models to make room
+    if device.type not in ("cpu", "mps"):
         memory += sum(
             model.loaded_size()
             for model in comfy.model_management.loaded_models()
             if model is not None and model.load_device == device  # None: it was deleted
         )
+    return memory
+
+
+def _auto(checkpoint: str | Path, device: torch.device, stamps: object) -> Precision:
+    """The precision for a device by its type and free memory, which is also logged."""
+    source, compute = find(checkpoint), _compute_dtype(device)
+    if (stamps, Precision(compute)) in _loaded:  # sharing it takes no more memory
+        return Precision(compute)
+    memory = _usable_memory(device)
     precision = fitting_precision(source.config(), compute=compute, stored_dtype=source.dtype, memory=memory)
     logging.getLogger(__name__).info(
         f"Janus: dtype auto is {precision.name} for {checkpoint}, as {device} has {memory / 1e9:.1f} GB for it"

@@ -19,7 +19,9 @@ TINY = PACK / "tests" / "data" / "tiny_deepseek"
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
     base = tmp_path_factory.mktemp("comfy")
     elsewhere = base / "elsewhere"
-    (base / "extra.yaml").write_text(json.dumps({"tests": {"base_path": str(elsewhere), "janus": "checkpoints"}}))
+    (base / "extra.yaml").write_text(
+        json.dumps({"tests": {"base_path": str(elsewhere), "janus": "checkpoints", "janus_datasets": "albums"}})
+    )
     running = ComfyServer(base, "--extra-model-paths-config", str(base / "extra.yaml"))
     (base / "custom_nodes" / "anything.py").write_text(ANYTHING)
     write_input_pictures(base / "input")

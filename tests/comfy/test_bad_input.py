@@ -203,6 +203,14 @@ LOADING: Graph = {
     "load": {"class_type": "JanusLoadTokens", "inputs": {"file": "none"}},
     "keep": {"class_type": "JanusSaveTokens", "inputs": {"tokens": ["load", 0], "filename_prefix": "wrong"}},
 }
+CAPTIONS: Graph = {
+    "load": {"class_type": "JanusLoader", "inputs": {"checkpoint": "tiny", "dtype": "fp32"}},
+    "caption": {
+        "class_type": "JanusCaptionFolder",
+        "inputs": {"janus": ["load", 0], "folder": ".", "preset": "short", "question": "", "trigger": "", "prefix": ""}
+        | {"suffix": "", "output_folder": "", "existing": "skip", "max_tokens": 4, "temperature": 0.0, "seed": 0},
+    },
+}
 GRAPHS = {
     "JanusLoader": shipped("text_to_image"),
     "JanusLoRA": LORA,
@@ -217,6 +225,7 @@ GRAPHS = {
     "JanusSaveTokens": TOKENS,
     "JanusLoadTokens": LOADING,
     "JanusSave": SAVING,
+    "JanusCaptionFolder": CAPTIONS,
 }
 WHATEVER: list[Any] = [5, None, ["a", "b", "c"], {"a": 1}, {"tensor": 5000}]
 INPUTS = [
@@ -245,6 +254,10 @@ INPUTS = [
     ("JanusSave", "checkpoint"),
     ("JanusSave", "dtype"),
     ("JanusSave", "filename"),
+    ("JanusCaptionFolder", "folder"),
+    ("JanusCaptionFolder", "preset"),
+    ("JanusCaptionFolder", "output_folder"),
+    ("JanusCaptionFolder", "existing"),
 ]
 BOOLEANS = [("JanusTextToImage", "top_k", True), ("JanusTextToImage", "cfg", False), ("JanusSave", "filename", True)]
 FITTING = [

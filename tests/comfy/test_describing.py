@@ -131,3 +131,16 @@ def test_the_words_of_a_script_that_shows_none_reach_no_open_canvas(server: Comf
     server.forget()
     heard = asyncio.run(overheard())
     assert "status" in heard and "janus.output" not in heard
+
+
+def test_frames_of_a_video_get_one_answer_about_what_happens(
+    server: ComfyServer, describing: Graph, janus: janus_core.Janus
+) -> None:
+    first, second, third = (load(describing, f"photo {i}", f"batch_{i}.png") for i in range(3))
+    describing["two"] = {"class_type": "ImageBatch", "inputs": {"image1": first, "image2": second}}
+    describing["three"] = {"class_type": "ImageBatch", "inputs": {"image1": ["two", 0], "image2": third}}
+    pictures = [floats(Image.open(server.base / "input" / f"batch_{i}.png")) for i in range(3)]
+    for frames, seen in ((2, [0, 2]), (1000, [0, 1, 2])):
+        ask(describing, ["three", 0], frames=frames)
+        expected = janus.answer(QUESTION, [pictures[i] for i in seen], max_new_tokens=12)
+        assert answers(server, describing) == [expected]

@@ -25,6 +25,7 @@ NODES = {
     "JanusDescribeImage": "Janus Describe Image",
     "JanusChat": "Janus Chat",
     "JanusTextModel": "Janus Text Model",
+    "JanusCaptionFolder": "Janus Caption Folder",
     "JanusVQDecode": "VQ Decode",
     "JanusVQEncode": "VQ Encode",
     "JanusPickTokens": "Pick Tokens",

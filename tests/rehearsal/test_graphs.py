@@ -11,6 +11,9 @@ import torch
 from recorded import CPU, Stream, drawing, record_on_tapes, say
 
 import janus_core
+from janus_core.batch.answers import answer_all
+from janus_core.batch.drawing import draw_all
+from janus_core.batch.items import Item
 from janus_core.generation import recorder, self_check
 from janus_core.generation.codes import Kept
 from janus_core.generation.execution import Execution
@@ -71,6 +74,30 @@ def test_replays_say_what_the_plain_steps_do(
     tapes = record_on_tapes(monkeypatch, bucket=8)
     assert say(exact, sampling) == expected
     assert len(tapes) > 3
+
+
+def test_replays_work_through_lists_as_plain_steps_do(exact: janus_core.Janus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers of several lengths in two rows, which are filled anew while graphs are there, and pictures of several prompts."""
+    prompts = ["a red circle", "three green squares and a blue ring", "a ring"]
+
+    def work() -> tuple[dict[str, str], list[torch.Tensor]]:
+        answers: dict[str, str] = {}
+        pictures: list[torch.Tensor] = []
+        asked = [Item(str(i), "is it red? " * (1 + i % 3), seed=i) for i in range(6)]
+        note = lambda item, answer: answers.setdefault(item.key, answer)
+        answer_all(exact, asked, rows=2, max_new_tokens=30, temperature=2.0, finished=note, failed=print)
+        some = [Item(str(i), prompt, seed=i) for i, prompt in enumerate(prompts)]
+        draw_all(exact, some, batch=3, finished=lambda _, drawn: pictures.extend(drawn), failed=print)
+        return answers, pictures
+
+    expected = work()
+    assert expected[0] == {
+        str(i): exact.answer("is it red? " * (1 + i % 3), max_new_tokens=30, temperature=2.0, seed=i) for i in range(6)
+    }
+    tapes = record_on_tapes(monkeypatch, bucket=8)
+    answers, pictures = work()
+    assert answers == expected[0] and all(map(torch.equal, pictures, expected[1]))
+    assert len(tapes) > 5
 
 
 class CountsInPython(DrawingStep):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from absent_device import OpLog, absent_device, claim
 from torch._subclasses import FakeTensorMode
 from torch.nn import functional as F
 
+from janus_core.batch.drawing import PromptsStep
 from janus_core.generation import text
 from janus_core.generation.codes import Drawing, Kept
+from janus_core.generation.continuous import RowsStep
 from janus_core.generation.execution import Execution
 from janus_core.generation.image import DrawingStep, draw_codes
 from janus_core.generation.jacobi import JacobiPass
@@ -131,6 +134,21 @@ def test_a_token_of_an_answer_about_pictures(
         assert (step.visible is not None) == padded
         step.embeds.copy_(model.embed_text(step.ids))
         stays_on(device, step)
+
+
+def test_a_step_of_a_list_whose_rows_are_at_different_places(
+    case: tuple[str, Precision, JanusModel], processor: Processor
+) -> None:
+    device, precision, model = case
+    execution = Execution(torch.device(device))
+    rows = RowsStep(model, execution, rows=3, capacity=200, sampling=Sampling(1.0))
+    for row, length in ((0, 9), (2, 7)):
+        rows.fill([row], torch.empty(1, length, 64, dtype=precision.compute, device=device), [5])
+    rows.leave(2)
+    rows.embeds.copy_(model.embed_text(rows.ids))
+    stays_on(device, rows)
+    prompts = [replace(drawing(), prompt=[0, *range(5, 5 + more), 3], seed=more) for more in (1, 3, 2)]
+    stays_on(device, PromptsStep(model, prompts, execution))
 
 
 def test_pictures_become_codes_and_codes_pictures(case: tuple[str, Precision, JanusModel]) -> None:

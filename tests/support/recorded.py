@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 import janus_core
-from janus_core.generation import cache, context, image, jacobi, recorder, text
+from janus_core.batch import drawing as list_drawing
+from janus_core.generation import cache, context, continuous, image, jacobi, recorder, text
 from janus_core.generation.codes import Drawing
 from janus_core.generation.execution import Execution
 from janus_core.generation.sampling import Sampling
@@ -122,7 +123,7 @@ def record_on_tapes(monkeypatch: pytest.MonkeyPatch, bucket: int) -> list[Tape]:
         return tapes[-1]
 
     use_device_cache(monkeypatch)
-    for module in (image, jacobi, text):
+    for module in (continuous, image, jacobi, list_drawing, text):
         monkeypatch.setattr(module, "side_stream", _stream)
     monkeypatch.setattr(recorder, "_capture", capture)
     monkeypatch.setattr(recorder, "BUCKET", bucket)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 import janus_core
@@ -74,3 +75,20 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> list:
     capture = recorder._capture
     monkeypatch.setattr(recorder, "_capture", lambda *args: made.append(capture(*args)) or made[-1])
     return made
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a folder of different pictures, of which some are damaged."""
+
+    def make(count: int, damaged: tuple[int, ...] = ()) -> Path:
+        folder = tmp_path / "album"
+        (folder / "more").mkdir(parents=True)
+        for i in range(count):
+            path = folder / ("more" if i % 3 == 2 else "") / f"{i:03}.png"
+            Image.effect_noise((40 + i, 60), 40 + i).convert("RGB").save(path)
+            if i in damaged:
+                path.write_bytes(path.read_bytes()[: 60 + i] if i % 2 else b"no picture")
+        return folder
+
+    return make

@@ -5,7 +5,7 @@ import torch
 
 import janus_core
 from janus_core import InputError
-from janus_core.conversation import Conversation, check_room
+from janus_core.conversation import Conversation, check_room, spread_frames
 from janus_core.processing import IMAGE_TAG
 
 
@@ -87,3 +87,19 @@ def test_a_conversation_goes_on_after_an_answer_of_no_words(janus: janus_core.Ja
     conversation = Conversation().ask("Hello", []).with_answer("").ask("What is two and two?", [])
     assert janus.answer(list(conversation.turns), max_new_tokens=1) is not None
     assert conversation.tokens(janus) > Conversation().ask("What is two and two?", []).tokens(janus)
+
+
+def test_frames_of_a_video_are_spread_evenly_and_fit_the_context(janus, pictures):
+    frames = list(pictures(30))
+    tokens = lambda count: len(janus.processor.question_prompt("What happens?", count))
+    chosen = lambda most, new: [
+        next(i for i, frame in enumerate(frames) if frame is one)
+        for one in spread_frames(janus, frames, most=most, tokens=tokens, new=new)
+    ]
+    assert chosen(1, 8) == [0]
+    assert chosen(4, 8) == [0, 9, 19, 29]
+    assert chosen(99, 8)[0] == 0 and chosen(99, 8)[-1] == 29
+    room = janus.context - tokens(12)
+    assert len(chosen(99, room)) == 12 and len(chosen(99, room + 1)) == 11
+    assert isinstance(janus.answer("What happens?", [frames[i] for i in chosen(99, room)][:2], max_new_tokens=1), str)
+    assert chosen(99, janus.context) == [0]  # and the question is refused for its length
