@@ -90,7 +90,7 @@ def test_a_copied_cache_continues_as_its_prefix_would(janus64, kind):
     prefix = cache_of(kind, llama, 2, 5)
     llama(embeds[:, :5], attend=prefix.prompt())
     cache = cache_of(kind, llama, 6, 8)
-    cache.copy_rows(prefix, 3)
+    cache.copy_rows(prefix, torch.tensor([0, 0, 0, 1, 1, 1]))
     slots = torch.full((6, 1), 5)
     after = llama(embeds[:, 5:].repeat_interleave(3, dim=0), angles(llama, slots), cache.step(slots, 6))
     torch.testing.assert_close(after, llama(embeds)[:, -1:].repeat_interleave(3, dim=0))
