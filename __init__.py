@@ -7,6 +7,7 @@ from .nodes.chat import JanusChat
 from .nodes.describe import JanusDescribeImage
 from .nodes.generate import JanusTextToImage
 from .nodes.host import canvas, folders
+from .nodes.judging import JanusCheck, JanusDrawBest, JanusPickBest
 from .nodes.load import JanusLoader
 from .nodes.lora import JanusLoRA
 from .nodes.repaint import JanusRepaint, JanusVariations
@@ -35,6 +36,9 @@ class JanusExtension(ComfyExtension):
             JanusVariations,
             JanusDescribeImage,
             JanusChat,
+            JanusCheck,
+            JanusPickBest,
+            JanusDrawBest,
             JanusVQDecode,
             JanusVQEncode,
             JanusPickTokens,

@@ -45,6 +45,12 @@ def progress(
     return report
 
 
+def count_progress() -> Callable[[int, int], None]:
+    """A `progress` of the core, for work that is counted in pictures, that moves the bar and raises as `progress` does."""
+    report = progress()
+    return lambda done, total: report(done, total, None)
+
+
 def answer_progress(
     core: Janus, node: str, node_output: Callable[[str], dict[str, list]], *, run: int = 0, runs: int = 1
 ) -> Progress:
