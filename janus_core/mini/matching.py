@@ -172,12 +172,12 @@ def near_miss(
     return None
 
 
-def matching_questions(rng: np.random.Generator) -> tuple[list[Exchange], Scene, np.ndarray]:
+def matching_questions(rng: np.random.Generator, *, simple: bool = False) -> tuple[list[Exchange], Scene, np.ndarray]:
     """Some questions about one training picture, uint8 [SIDE, SIDE, 3]: half of the answers are "yes" where they can be.
 
-    The scene is the picture's, or that of which it shows a part or a damaged object.
+    The scene is the picture's, or that of which it shows a part or a damaged object; `simple` as in `sample_group_sizes`.
     """
-    scene = sample_scene(rng, sample_group_sizes(rng))
+    scene = sample_scene(rng, sample_group_sizes(rng, simple=simple))
     form, rows = rng.random(), GRID
     picture = render(scene)
     if form > WHOLE_SHARE + PART_SHARE:
