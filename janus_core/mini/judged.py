@@ -44,7 +44,7 @@ def _near_misses(janus: Janus, cases: int) -> dict[str, Any]:
             scene = sample_scene(rng, sample_group_sizes(rng), held_out=bool(case % 2))
             miss = near_miss(kind, scene, rng, held_out=True)
         picture = from_uint8(render(scene))[None]
-        for name, prompt, truth in (("a match", drawing_prompt(scene, rng)[0], True), (kind, miss, False)):
+        for name, prompt, truth in (("a match", drawing_prompt(scene, rng)[0], True), (kind, miss[0], False)):
             chance = float(matches(janus, picture, prompt))
             right[name].append((chance > YES) == truth)
             chances.append(chance)

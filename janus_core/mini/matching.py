@@ -157,8 +157,8 @@ def damaged(scene: Scene, rng: np.random.Generator) -> np.ndarray:
 
 def near_miss(
     kind: str, scene: Scene, rng: np.random.Generator, *, rows: int = GRID, held_out: bool = False
-) -> str | None:
-    """A prompt that the scene does not follow, for one change of this kind (of MISSES); None where none was found.
+) -> tuple[str, Request] | None:
+    """A prompt that the scene does not follow, for one change of this kind (of MISSES), and what it asks for; or None.
 
     With `rows`, one that a picture with the scene's first rows cannot follow any more. Only with `held_out` may it name
     combinations that training never shows.
@@ -168,7 +168,7 @@ def near_miss(
         if held_out or not held_out_combinations(other):
             prompt, request = drawing_prompt(other, rng, simple=rng.random() < 0.4)
             if not can_become(scene, request, rows):
-                return prompt
+                return prompt, request
     return None
 
 
@@ -194,8 +194,8 @@ def matching_questions(rng: np.random.Generator, *, simple: bool = False) -> tup
 def _ask(scene: Scene, rng: np.random.Generator, rows: int) -> Exchange:
     if rng.random() < 0.5:
         for _ in range(4):
-            if prompt := near_miss(pick(rng, tuple(MISSES)), scene, rng, rows=rows):
-                return _exchange(prompt, False)
+            if miss := near_miss(pick(rng, tuple(MISSES)), scene, rng, rows=rows):
+                return _exchange(miss[0], False)
     if rng.random() < 0.1:
         prompt, request = drawing_prompt(_another(scene, rng), rng)
         return _exchange(prompt, can_become(scene, request, rows))

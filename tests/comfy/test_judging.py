@@ -31,8 +31,8 @@ def graph(**nodes: dict[str, Any]) -> Graph:
     } | nodes
 
 
-def node(kind: str, **inputs: Any) -> dict[str, Any]:
-    return {"class_type": kind, "inputs": {"janus": ["1", 0], "prompt": PROMPT} | inputs}
+def node(class_type: str, /, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": class_type, "inputs": {"janus": ["1", 0], "prompt": PROMPT} | inputs}
 
 
 def shown(value: list[Any]) -> dict[str, Any]:
