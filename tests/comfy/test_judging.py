@@ -59,7 +59,7 @@ def test_check_says_what_the_core_says_about_each_picture(server: ComfyServer, j
         )
         run = ran(server, what)
         assert [float(text) for text in run.outputs["chance"]["text"]] == pytest.approx(expected.tolist(), abs=1e-3)
-        assert run.outputs["yes"]["text"] == [str(chance > 0.5).lower() for chance in expected.tolist()]
+        assert run.outputs["yes"]["text"] == [str(chance > 0.5) for chance in expected.tolist()]
         answers = [f"{'yes' if chance > 0.5 else 'no'}, {chance:.2f}" for chance in expected.tolist()]
         assert run.outputs["check"]["text"] == answers
 

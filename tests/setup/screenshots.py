@@ -165,6 +165,28 @@ def small_nodes_pictures(canvas: Canvas) -> None:
             canvas.link(photo, "IMAGE", node, "original")
         shoot(canvas, HELP / f"{kind}.jpg", encode, node)
     token_nodes_pictures(canvas)
+    judging_nodes_pictures(canvas)
+
+
+def judging_nodes_pictures(canvas: Canvas) -> None:
+    """The nodes that judge pictures, after a run."""
+    prompt = "a small red circle above a large blue square"
+    canvas.blank()
+    load = canvas.add("JanusLoader", (0, 0))
+    draw = canvas.add("JanusTextToImage", (420, 0), prompt=prompt, batch_size=4, cfg=1.0)
+    check = canvas.add("JanusCheck", (880, 0), prompt=prompt)
+    pick = canvas.add("JanusPickBest", (880, 420), prompt=prompt)
+    best = canvas.add("JanusDrawBest", (1320, 0), prompt=prompt)
+    for node in (draw, check, pick, best):
+        canvas.link(load, "janus", node, "janus")
+    for node in (check, pick):
+        canvas.link(draw, "image", node, "image")
+    for node in (pick, best):
+        canvas.link(node, "image", canvas.add("PreviewImage", (1320, 420)), "images")
+    canvas.run()
+    shoot(canvas, HELP / "JanusCheck.jpg", draw, check)
+    shoot(canvas, HELP / "JanusPickBest.jpg", draw, pick)
+    shoot(canvas, HELP / "JanusDrawBest.jpg", load, best)
 
 
 def token_nodes_pictures(canvas: Canvas) -> None:

@@ -96,6 +96,20 @@ def test_a_copied_cache_continues_as_its_prefix_would(janus64, kind):
     torch.testing.assert_close(after, llama(embeds)[:, -1:].repeat_interleave(3, dim=0))
 
 
+@CACHES
+@torch.no_grad()
+def test_a_cache_of_some_rows_continues_as_these_would(janus64, kind):
+    llama = janus64.model.language_model.model
+    embeds = torch.randn(3, 6, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    full = cache_of(kind, llama, 3, 8)
+    llama(embeds[:, :5], attend=full.prompt())
+    some = cache_of(kind, llama, 2, 8)
+    some.copy_rows(full, torch.tensor([2, 0]))
+    slots = torch.full((2, 1), 5)
+    after = llama(embeds[[2, 0], 5:], angles(llama, slots), some.step(slots, 6))
+    torch.testing.assert_close(after, llama(embeds)[[2, 0], -1:])
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("shape", [(1, 1, 1, 8), (2, 3, 64, 16), (8, 16, 640, 128), (8, 16, 128, 640)])
 def test_weighted_sums_are_one_querys_product(dtype, shape):
