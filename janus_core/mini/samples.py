@@ -47,7 +47,7 @@ def world_sources(processor: Processor, codes: WorldCodes, *, simple_samples: in
 
     def understanding(rng: np.random.Generator, index: int) -> Sample:
         if rng.random() < MATCHING_SHARE * (1 - early_share(index)):
-            exchanges, _, picture = matching_questions(rng, simple=is_simple(rng, index))
+            exchanges, _, picture = matching_questions(rng)
             return answered(processor, [turn for e in exchanges for turn in e.turns()], (picture,))
         first, later = weights_of(rng, index)
         exchange, scenes = ask(pick_category(rng, first), rng, simple=is_simple(rng, index))
