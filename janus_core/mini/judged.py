@@ -18,7 +18,7 @@ from .eval_prompts import CATEGORIES, Prompt, choose_prompts
 from .judge import follows
 from .matching import MISSES, near_miss
 from .prompts import drawing_prompt
-from .world import render, sample_group_sizes, sample_scene
+from .world import Scene, render, sample_group_sizes, sample_scene
 
 # Drawn plainly, so that some pictures are wrong.
 SETTINGS: dict[str, Any] = {"cfg_weight": 1.0, "temperature": 1.0, "min_p": 0.0}
@@ -39,12 +39,10 @@ def _near_misses(janus: Janus, cases: int) -> dict[str, Any]:
     chances: list[float] = []
     truths: list[bool] = []
     for case in range(cases):
-        kind, miss = tuple(MISSES)[case % len(MISSES)], None
-        while miss is None:  # many scenes have no near miss of a kind
-            scene = sample_scene(rng, sample_group_sizes(rng), held_out=bool(case % 2))
-            miss = near_miss(kind, scene, rng, held_out=True)
+        kind = tuple(MISSES)[case % len(MISSES)]
+        scene, miss = _scene_with_near_miss(kind, rng, held_out=bool(case % 2))
         picture = from_uint8(render(scene))[None]
-        for name, prompt, truth in (("a match", drawing_prompt(scene, rng)[0], True), (kind, miss[0], False)):
+        for name, prompt, truth in (("a match", drawing_prompt(scene, rng)[0], True), (kind, miss, False)):
             chance = float(matches(janus, picture, prompt))
             right[name].append((chance > YES) == truth)
             chances.append(chance)
@@ -56,6 +54,14 @@ def _near_misses(janus: Janus, cases: int) -> dict[str, Any]:
         "check, by kind of miss": {kind: _mean(right[kind]) for kind in MISSES},
         "check, calibration error": calibration_error(np.array(chances), np.array(truths)),
     }
+
+
+def _scene_with_near_miss(kind: str, rng: np.random.Generator, *, held_out: bool) -> tuple[Scene, str]:
+    """A scene and a near miss of this kind, which many scenes do not have."""
+    while True:
+        scene = sample_scene(rng, sample_group_sizes(rng), held_out=held_out)
+        if miss := near_miss(kind, scene, rng, held_out=True):
+            return scene, miss[0]
 
 
 def calibration_error(chances: np.ndarray, truths: np.ndarray) -> float:
@@ -72,15 +78,15 @@ def _picking(janus: Janus, prompts: list[Prompt]) -> dict[str, Any]:
     judged: list[tuple[np.ndarray, np.ndarray]] = []
     for index, prompt in enumerate(prompts):
         tokens = janus.generate(prompt.text, PICTURES, seed=index * PICTURES, **SETTINGS)
-        truths = np.array([follows(picture, prompt.request) for picture in decode(janus, tokens)])
+        truths = [follows(picture, prompt.request) for picture in decode(janus, tokens)]
         chances = matches(janus, janus.decode(tokens), prompt.text)
-        judged.append((chances.numpy(), truths))
+        judged.append((chances.numpy(), np.array(truths)))
 
         def note(name: str, share: float, category: str = prompt.category) -> None:
             scores[name].append((category, float(share)))
 
-        note(f"mean of {PICTURES}", truths.mean())
-        note(f"any of {PICTURES}", truths.any())
+        note(f"mean of {PICTURES}", _mean(truths))
+        note(f"any of {PICTURES}", any(truths))
         note(f"pick best of {PICTURES}", truths[best_first(chances, 1)[0]])
         note(f"pick best of {CANDIDATES}", truths[best_first(chances[:CANDIDATES], 1)[0]])
         for rows in range(1, height):
