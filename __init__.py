@@ -8,6 +8,7 @@ from .nodes.chat import JanusChat
 from .nodes.describe import JanusDescribeImage
 from .nodes.generate import JanusTextToImage
 from .nodes.host import canvas, folders
+from .nodes.judging import JanusCheck, JanusDrawBest, JanusPickBest
 from .nodes.load import JanusLoader
 from .nodes.lora import JanusLoRA
 from .nodes.repaint import JanusRepaint, JanusVariations
@@ -39,6 +40,9 @@ class JanusExtension(ComfyExtension):
             JanusChat,
             JanusTextModel,
             JanusCaptionFolder,
+            JanusCheck,
+            JanusPickBest,
+            JanusDrawBest,
             JanusVQDecode,
             JanusVQEncode,
             JanusPickTokens,

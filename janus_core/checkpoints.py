@@ -16,7 +16,7 @@ from .weights.checkpoint import find
 from .weights.loading import load_model
 
 DEFAULT_CHECKPOINT = "janus-mini"
-DEFAULT_SHA256 = "fe56a37d68cbbde4a5605fc6cc1b2b54fc41312d78bbca9d574878bf5698e32b"  # of its model.safetensors
+DEFAULT_SHA256 = "cc829ca2591a30b5771e1e1c9f8e313ae144a55245362c8a1193c0c31e800b40"  # of its model.safetensors
 # Of its codes, int64, of 4 pictures of "a red circle" with seeds 0 to 3, in fp32 on a CPU.
 DEFAULT_TOKENS_SHA256 = "7a8fb2b01429f9b552b215eb527891cb053056f92cfb6ec9e89acefac2eda4e1"
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -163,10 +164,15 @@ class Janus:
         self._check_length(len(drawing.prompt), drawing.steps, "prompt")
         return drawing if sampler == "jacobi" else replace(drawing, window=1)
 
-    def draw(self, drawing: Drawing, progress: image.Progress | None = None) -> ImageTokens:
-        """The pictures of a `drawing_of`, or one like it; its kept codes get their likelihood. Raises as `generate` does."""
+    def draw(
+        self, drawing: Drawing, progress: image.Progress | None = None, *, cull: image.Cull | None = None
+    ) -> ImageTokens:
+        """The pictures of a `drawing_of`, or one like it; its kept codes get their likelihood. Raises as `generate` does.
+
+        `cull` chooses after each row which pictures to go on with, in a plain, sequential drawing.
+        """
         parts = self.model.drawing_parts
-        draw = image.draw_codes if drawing.window == 1 else draw_codes_jacobi
+        draw = partial(image.draw_codes, cull=cull) if drawing.window == 1 else draw_codes_jacobi
         with (
             says_what_to_lower(f"drawing a batch of {drawing.count}", "draw fewer at once", self.device),
             _one_at_a_time,
@@ -305,14 +311,7 @@ class Janus:
         if max_new_tokens < 1:
             raise InputError(f"The answer may take {max_new_tokens} tokens: give at least 1 as max_new_tokens.")
         sampling = Sampling(temperature, **more)
-        if not questions or (images and len(images) != len(questions)):
-            raise InputError(
-                f"There are {len(questions)} questions and {len(images or [])} sets of pictures: give at least one "
-                "question, and as many sets as questions or none."
-            )
-        counts = [len(batch) for batch in images] if images else [0] * len(questions)
-        prompts = [self.processor.question_prompt(q, n) for q, n in zip(questions, counts, strict=True)]
-        self._check_length(max(map(len, prompts)), max_new_tokens, "question")
+        prompts = self._question_prompts(questions, images, max_new_tokens)
         # In a batch the packed copies would not pay for themselves: short answers end early.
         alone = [self.model.language_model] if len(questions) == 1 else []
         cure = "ask fewer questions at once, about fewer pictures, or lower max_new_tokens"
@@ -336,6 +335,33 @@ class Janus:
         return [self.processor.decode(row) for row in ids]
 
     @torch.no_grad()
+    def first_logits(self, questions: list[str | list[Turn]], images: list[Pictures] | None = None) -> Tensor:
+        """What `answer_batch` would draw the first token of each answer from, float [questions, vocabulary].
+
+        Raises as `answer_batch` does.
+        """
+        prompts = self._question_prompts(questions, images, 1)
+        cure = "ask fewer questions at once, or about fewer pictures"
+        with says_what_to_lower(f"answering a batch of {len(questions)}", cure, self.device), _one_at_a_time:
+            embeds, mask = self.embed_prompts(prompts, [picture for batch in images or [] for picture in batch])
+            execution = decide(self.execution, self.model.language_model.model, embeds)
+            return text.first_logits(self.model, embeds, mask, execution)
+
+    def _question_prompts(
+        self, questions: list[str | list[Turn]], images: list[Pictures] | None, new: int
+    ) -> list[list[int]]:
+        """The ids of questions about their pictures. Raises InputError where a length or a number is wrong."""
+        if not questions or (images and len(images) != len(questions)):
+            raise InputError(
+                f"There are {len(questions)} questions and {len(images or [])} sets of pictures: give at least one "
+                "question, and as many sets as questions or none."
+            )
+        counts = [len(batch) for batch in images] if images else [0] * len(questions)
+        prompts = [self.processor.question_prompt(q, n) for q, n in zip(questions, counts, strict=True)]
+        self._check_length(max(map(len, prompts)), new, "question")
+        return prompts
+
+    @torch.no_grad()
     def embed_prompts(self, prompts: list[list[int]], pictures: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Prompt ids -> left-padded embeddings [B, T, D] and their mask, bool [B, T], True on tokens.
 
@@ -351,8 +377,10 @@ class Janus:
             device=self.device,
         )
 
-    def answering_need(self, question: str | list[Turn], pictures: int = 0, *, max_new_tokens: int = 512) -> Need:
-        """What `answer` about that many pictures needs on the device.
+    def answering_need(
+        self, question: str | list[Turn], pictures: int = 0, *, max_new_tokens: int = 512, rows: int = 1
+    ) -> Need:
+        """What `answer` about that many pictures needs on the device, or `answer_batch` for `rows` such questions.
 
         Raises InputError for an empty question and a context too long.
         """
@@ -361,10 +389,10 @@ class Janus:
         work = memory.answering_bytes(
             self.model.config,
             self.precision,
-            rows=1,
+            rows=rows,
             prompt=prompt,
             new=max_new_tokens,
-            pictures=pictures,
+            pictures=rows * pictures,
         )
         return Need(memory.ANSWERING, work)
 

@@ -78,10 +78,11 @@ KINDS: dict[str, tuple[type, str]] = {
     "original": (torch.Tensor, "pictures"),
     "mask": (torch.Tensor, "a mask"),
     **dict.fromkeys(("checkpoint", "dtype", "file", "filename", "filename_prefix", "fit", "lora", "message"), _TEXT),
+    "kind": _TEXT,
     **dict.fromkeys(("prompt", "question", "sampler"), _TEXT),
     **dict.fromkeys(("existing", "folder", "output_folder", "prefix", "preset", "suffix", "trigger"), _TEXT),
     **dict.fromkeys(("batch_size", "drop_turns", "index", "length", "max_tokens", "seed", "top_k", "window"), _WHOLE),
-    **dict.fromkeys(("candidates", "edge", "frames", "grow"), _WHOLE),
+    **dict.fromkeys(("candidates", "edge", "frames", "grow", "keep", "tries"), _WHOLE),
     **dict.fromkeys(("cfg", "cfg_end", "cfg_power", "entropy_temperature", "min_p"), _NUMBER),
     **dict.fromkeys(("strength", "temperature", "top_p"), _NUMBER),
 }

@@ -53,7 +53,7 @@ class Preview:
         height, width = self.grid
         rows = step // width
         last_rows, self.rows = self.rows, rows
-        if rows in (last_rows, height):  # no new row, or the finished pictures come next
+        if rows in (0, last_rows, height):  # no new row, or the finished pictures come next
             return None
         allowed = MAX_TIME_SHARE * (time.perf_counter() - self.start)
         for draw in (self._decoded, self._coloured) if self.decodes else (self._coloured,):

@@ -1,5 +1,6 @@
 """The seed of each picture of a batch: on the canvas, and in the metadata of saved PNG files."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,13 +19,24 @@ def seed_of(seed: int, picture: int) -> int:
     return (seed + picture) & MAX_SEED
 
 
-def thumbnails(pictures: torch.Tensor, seed: int) -> list[dict[str, Any]]:
-    """For each of the pictures [N, H, W, 3], a temporary file that ComfyUI serves, and the seed.
+def thumbnails(
+    pictures: torch.Tensor,
+    seed: int | None = None,
+    *,
+    seeds: Sequence[int] | None = None,
+    notes: Sequence[str] | None = None,
+) -> list[dict[str, Any]]:
+    """For each of the pictures [N, H, W, 3], a temporary file that ComfyUI serves, the seed if there is one, and a note.
 
-    The seed is text, as JavaScript rounds numbers above 2^53.
+    `seed` is the first picture's, `seeds` are those of all. They are text, as JavaScript rounds numbers above 2^53.
     """
     files = ui.ImageSaveHelper.save_images(pictures, "janus", io.FolderType.temp, cls=None, compress_level=1)
-    return [{**file, "seed": str(seed_of(seed, i))} for i, file in enumerate(files)]
+    if seed is not None:
+        seeds = [seed_of(seed, i) for i in range(len(files))]
+    return [
+        {**file} | ({"seed": str(seeds[i])} if seeds else {}) | ({"note": notes[i]} if notes else {})
+        for i, file in enumerate(files)
+    ]
 
 
 def add_seeds_to_metadata(request: dict[str, Any]) -> dict[str, Any]:

@@ -65,12 +65,12 @@ class KVCache:
         """
         raise NotImplementedError
 
-    def copy_rows(self, prefix: KVCache, copies: int) -> None:
-        """Fill the first slots from those of `prefix`, each of its rows `copies` times in succession."""
-        slots = prefix.keys.shape[3]
+    def copy_rows(self, other: KVCache, rows: Tensor) -> None:
+        """Fill the first slots from those of `other`: row i from its row `rows[i]`, long [rows]."""
+        slots = other.keys.shape[3]
         self._make_room(slots)
-        for mine, theirs in ((self.keys, prefix.keys), (self.values, prefix.values)):
-            mine[:, :, :, :slots] = theirs.repeat_interleave(copies, dim=1)
+        for mine, theirs in ((self.keys, other.keys), (self.values, other.values)):
+            mine[:, :, :, :slots] = theirs.index_select(1, rows)
 
     def put_rows(self, rows: list[int], prefix: KVCache) -> None:
         """Fill the first slots of each of `rows` from those of the rows of `prefix`, in their order."""

@@ -160,6 +160,10 @@ class CodeDraw:
         kept = self.kept.gather(1, index)
         return torch.where(kept < 0, drawn, kept)
 
+    def keep_pictures(self, pictures: Tensor) -> None:
+        """Go on with some of the pictures, long [n], without kept codes or anchors."""
+        self.keys = self.keys[pictures]
+
     def note(self, codes: Tensor, logits: Tensor, index: Tensor) -> None:
         """Write down how likely `codes` [count, T] are, drawn from these logits; of a code twice, the last counts."""
         if self.drawing.kept:

@@ -12,7 +12,7 @@ class Context:
     """The KV cache of `rows` sequences, and the rotary angles of all its positions. Made for one call."""
 
     def __init__(self, llama: Llama, rows: int, capacity: int, execution: Execution, dtype: torch.dtype):
-        self.llama = llama
+        self.llama, self.execution = llama, execution
         usable = execution.triton and execution.weights_ready([llama.layers, llama.norm])
         self.kernels = execution.triton if usable else None
         self.cache: KVCache = new_cache(llama.config, rows, capacity, execution, dtype)
@@ -20,6 +20,12 @@ class Context:
         self.positions = torch.arange(self.capacity, device=execution.device)
         cos, sin = rope_table(self.positions[None], llama.config.head_dim, llama.config.rope_theta, dtype)
         self.cos, self.sin = cos[0, 0], sin[0, 0]  # [capacity, head_dim]
+
+    def keep_rows(self, rows: Tensor) -> None:
+        """Go on with some of the sequences, long [rows], in their order there."""
+        before = self.cache
+        self.cache = new_cache(self.llama.config, len(rows), self.capacity, self.execution, before.keys.dtype)
+        self.cache.copy_rows(before, rows)
 
     def read(self, embeds: Tensor, positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """A prompt: embeddings [rows, T, D] -> hidden states [rows, T, D].

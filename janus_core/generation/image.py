@@ -16,6 +16,9 @@ from .sampling import check_finite
 
 Progress = Callable[[int, int, Tensor], None]
 READ = 64  # kept codes, of all pictures together, that one pass reads
+# Called with all codes so far, [count, step], after each row of the picture but the last. Returns which pictures to go on
+# with, long [n], or None for all.
+Cull = Callable[[Tensor], Tensor | None]
 
 
 def prefill(model: JanusModel, drawing: Drawing, execution: Execution, room: int) -> tuple[Tensor, Context]:
@@ -29,7 +32,8 @@ def prefill(model: JanusModel, drawing: Drawing, execution: Execution, room: int
     prefix = Context(llama, copies, length, execution, embeds.dtype)
     hidden = prefix.read(embeds)[:, -1].repeat_interleave(drawing.count, dim=0)
     context = Context(llama, copies * drawing.count, length + room, execution, embeds.dtype)
-    context.cache.copy_rows(prefix.cache, drawing.count)
+    rows = torch.arange(copies, device=execution.device).repeat_interleave(drawing.count)
+    context.cache.copy_rows(prefix.cache, rows)
     return hidden, context
 
 
@@ -86,6 +90,14 @@ class DrawingStep:
         self.index.add_(1)
         self._draw()
 
+    def keep_pictures(self, pictures: Tensor) -> None:
+        """Go on with some of the pictures, long [n]. What was recorded of this step is of no use any more."""
+        count = len(self.ids)
+        rows = torch.cat([pictures + i * count for i in range(self.copies)])
+        self.ids, self.index, self.logits = self.ids[pictures], self.index[pictures], self.logits[rows]
+        self.draw.keep_pictures(pictures)
+        self.context.keep_rows(rows)
+
     def _draw(self) -> None:
         logits = self.logits[:, None]
         codes = self.draw(logits, self.index)
@@ -94,10 +106,17 @@ class DrawingStep:
 
 
 @torch.no_grad()
-def draw_codes(model: JanusModel, drawing: Drawing, execution: Execution, progress: Progress | None = None) -> Tensor:
+def draw_codes(
+    model: JanusModel,
+    drawing: Drawing,
+    execution: Execution,
+    progress: Progress | None = None,
+    *,
+    cull: Cull | None = None,
+) -> Tensor:
     """The pictures' codes, long [count, steps]. `progress(step, total, codes so far [count, step])` may raise to stop.
 
-    With CUDA graphs it synchronises once per row of the picture. Raises CheckpointError if the logits are not finite.
+    With `cull`, the count becomes that of the pictures that are left. With CUDA graphs it synchronises once per row of the picture. Raises CheckpointError if the logits are not finite.
     """
     row = model.config.grid[1]
     graphs = execution.uses_graphs(model.drawing_parts)
@@ -110,6 +129,13 @@ def draw_codes(model: JanusModel, drawing: Drawing, execution: Execution, progre
                 if stream and drawn % row == 0:
                     stream.synchronize()
                 progress(drawn, drawing.steps, step.ids[:, :drawn])
+            if cull is not None and drawn % row == 0 and drawn < drawing.steps:
+                if stream:
+                    stream.synchronize()
+                left = cull(step.ids[:, :drawn])
+                if left is not None:
+                    step.keep_pictures(left)
+                    run = GraphedStep(step, stream, step.capacity if step.context.kernels else None)
             if drawn < drawing.steps:
                 run(step.start + drawn)
         check_finite(step.logits)  # a NaN in any step reaches the cache, so this check finds it

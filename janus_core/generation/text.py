@@ -106,6 +106,16 @@ class AnswerStep:
 
 
 @torch.no_grad()
+def first_logits(model: JanusModel, embeds: Tensor, mask: Tensor, execution: Execution) -> Tensor:
+    """The logits [B, vocabulary] of the first token after left-padded prompts: see `answer_ids`, whose first step it is."""
+    with attention_kernels(execution.device):
+        settings = {"new": 1, "seed": 0, "sampling": Sampling(0.0)}
+        logits = AnswerStep(model, embeds, mask, execution, **settings).logits
+        check_finite(logits)
+        return logits
+
+
+@torch.no_grad()
 def answer_ids(
     model: JanusModel,
     embeds: Tensor,

@@ -19,6 +19,7 @@ from .drawing import DrawingSettings, decode
 from .eval_prompts import CATEGORIES, Prompt, choose_prompts, metadata_of
 from .geneval import draw_prompts, write_prompt
 from .judge import follows
+from .judged import score_judging
 from .questions import QUESTION_CATEGORIES, ask
 from .repainted import score_canvas
 from .request import Request
@@ -129,6 +130,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--reconstructions", type=int, default=300, help="pictures through the VQ tokenizer; 0 = none")
     parser.add_argument("--canvas", type=int, default=0, help="cases of repainting, continuing and varying; 0 = none")
+    parser.add_argument("--judge", type=int, default=0, help="cases of judging and picking its own pictures; 0 = none")
     parser.add_argument("--out", type=Path, help="folder for report.json and scores.md")
     parser.add_argument("--sheet", type=Path, help="draw a contact sheet at the best CFG weight into this file")
     parser.add_argument("--keep", action="store_true", help="keep the pictures there, in GenEval's layout")
@@ -174,9 +176,10 @@ def run(args: argparse.Namespace, janus: Janus) -> dict:
     if args.answers:
         report["answers"] = score_answers(janus, args.answers)
         print(format_table(f"answers ({args.answers} each)", report["answers"]), flush=True)
-    if args.canvas:
-        report["canvas"] = score_canvas(janus, args.canvas)
-        print("\n".join(f"{name}: {value}" for name, value in report["canvas"].items()), flush=True)
+    for name, cases, score in (("canvas", args.canvas, score_canvas), ("judge", args.judge, score_judging)):
+        if cases:
+            report[name] = score(janus, cases)
+            print("\n".join(f"{what}: {value}" for what, value in report[name].items()), flush=True)
     prompts = choose_prompts(args.prompts)
     for weight in args.cfg if prompts else ():
         name = f"{weight:g}"

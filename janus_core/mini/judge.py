@@ -11,8 +11,8 @@ from itertools import permutations
 import numpy as np
 from scipy import ndimage
 
-from .request import Request, Wanted, relation_holds
-from .world import BACKGROUNDS, CELL, COLOURS, SHAPES, SIZES, Thing, coverage, ground
+from .request import Request, fits, relation_holds
+from .world import BACKGROUNDS, CELL, COLOURS, SHAPES, SIZES, coverage, ground
 
 MIN_SATURATION = 70  # of a foreground pixel: its largest channel less its smallest, of 255
 MIN_PIXELS = 30  # of an object; of the visible background
@@ -90,14 +90,7 @@ def follows(picture: np.ndarray, request: Request) -> bool:
     if len(seen) != len(request.things) or request.background not in (None, background):
         return False
     return any(
-        all(_fits(wanted, thing) for wanted, thing in zip(request.things, order, strict=True))
+        all(fits(wanted, thing) for wanted, thing in zip(request.things, order, strict=True))
         and (request.relation is None or relation_holds(request.relation, order[0].centre, order[1].centre))
         for order in permutations(seen)
-    )
-
-
-def _fits(wanted: Wanted | Thing, found: Detection) -> bool:
-    """Whether an object is recognised, and has each property that is asked for."""
-    return None not in (found.shape, found.colour) and all(
-        getattr(wanted, name) in (None, getattr(found, name)) for name in ("shape", "colour", "size", "cell")
     )

@@ -5,6 +5,7 @@ import numpy as np
 from ..processing import Processor, Turn
 from ..training.samples import Sample, Source, answered
 from .codes import WorldCodes
+from .matching import matching_questions, matching_questions_in_words
 from .prompts import describe_scene, drawing_prompt
 from .questions import ABOUT_ONE_PICTURE, QUESTION_CATEGORIES, ask, ask_again, pick_category, plain_text
 from .world import render, sample_group_sizes, sample_scene
@@ -21,6 +22,7 @@ QUESTIONS = dict.fromkeys(QUESTION_CATEGORIES, 1.0) | {
     "where": 2.0,
     "describe": 3.0,
 }
+MATCHING_SHARE = 0.6  # of the pictures and described scenes asked about, those asked whether a description matches
 PLAIN_TEXT_SHARE = 0.1  # of the text samples; the others are about a scene's description
 MIN_SIMPLE_SHARE = 0.2  # of simple scenes, to the end of the run
 
@@ -44,6 +46,9 @@ def world_sources(processor: Processor, codes: WorldCodes, *, simple_samples: in
         return weights, {name: weight for name, weight in weights.items() if name in ABOUT_ONE_PICTURE}
 
     def understanding(rng: np.random.Generator, index: int) -> Sample:
+        if rng.random() < MATCHING_SHARE * (1 - early_share(index)):
+            exchanges, _, picture = matching_questions(rng)
+            return answered(processor, [turn for e in exchanges for turn in e.turns()], (picture,))
         first, later = weights_of(rng, index)
         exchange, scenes = ask(pick_category(rng, first), rng, simple=is_simple(rng, index))
         turns = exchange.turns()
@@ -56,9 +61,11 @@ def world_sources(processor: Processor, codes: WorldCodes, *, simple_samples: in
             return answered(processor, plain_text(rng).turns())
         scene = sample_scene(rng, sample_group_sizes(rng))
         _, weights = weights_of(rng, index)
-        turns: list[Turn] = []
-        for _ in range(1 + EXTRA_QUESTIONS):
-            turns += ask_again((scene,), rng, weights).turns()
+        if rng.random() < MATCHING_SHARE * (1 - early_share(index)):
+            exchanges = matching_questions_in_words(scene, rng)
+        else:
+            exchanges = [ask_again((scene,), rng, weights) for _ in range(1 + EXTRA_QUESTIONS)]
+        turns: list[Turn] = [turn for exchange in exchanges for turn in exchange.turns()]
         turns[0] = {"role": "user", "content": f"{describe_scene(scene, rng)}. {turns[0]['content']}"}
         return answered(processor, turns)
 

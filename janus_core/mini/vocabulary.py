@@ -25,17 +25,18 @@ OTHER_WORDS = """
     , after an and are at background big comes describe detail do does has have how in is it look many no nothing objects
     on see shape shapes size the there this to what where which yes you
 """
+LATER_WORDS = ("match", "description")  # after all others, whose ids the weights had before
 
 
 def all_words() -> list[str]:
-    """Every word of the world's prompts, questions and answers, sorted."""
+    """The words of the world's prompts, questions and answers but LATER_WORDS, sorted."""
     phrases = (OTHER_WORDS, *map(plural, SHAPES), *chain.from_iterable(TABLES))
     return sorted({word for phrase in phrases for word in phrase.split()})
 
 
 def build_tokenizer() -> Tokenizer:
     """Lower case, punctuation other than the comma dropped; a word outside the vocabulary becomes `<unk>`."""
-    ids = {word: i for i, word in enumerate((*SPECIAL, SYSTEM_PROMPT, *all_words()))}
+    ids = {word: i for i, word in enumerate((*SPECIAL, SYSTEM_PROMPT, *all_words(), *LATER_WORDS))}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Lowercase(), normalizers.Replace(Regex(r"[.:;!?\"'()]"), " ")]

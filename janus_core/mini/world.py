@@ -105,7 +105,7 @@ def sample_scene(rng: np.random.Generator, group_sizes: tuple[int, ...], *, held
             shape, colour = SHAPES[name // len(COLOURS)], tuple(COLOURS)[name % len(COLOURS)]
             size = "small" if rng.random() < 0.5 else "large"
             things += [Thing(shape, colour, size, int(next(cells))) for _ in range(count)]
-        scene = Scene(BACKGROUNDS[rng.integers(len(BACKGROUNDS))], _in_reading_order(things))
+        scene = Scene(BACKGROUNDS[rng.integers(len(BACKGROUNDS))], in_reading_order(things))
         if bool(held_out_combinations(scene)) == held_out:
             return scene
 
@@ -123,10 +123,11 @@ def sample_crowded_scene(rng: np.random.Generator) -> Scene:
             if not held_out_combinations(Scene(background, more)):
                 things = more
                 break
-    return Scene(background, _in_reading_order(things))
+    return Scene(background, in_reading_order(things))
 
 
-def _in_reading_order(things: Iterable[Thing]) -> tuple[Thing, ...]:
+def in_reading_order(things: Iterable[Thing]) -> tuple[Thing, ...]:
+    """Objects as a Scene holds them."""
     return tuple(sorted(things, key=lambda thing: thing.cell))
 
 

@@ -46,8 +46,15 @@ def progress(
     return report
 
 
+def count_progress() -> Callable[[int, int], None]:
+    """A `progress` of the core, for work that is counted in pictures, that moves the bar and raises as `progress` does."""
+    report = progress()
+    return lambda done, total: report(done, total, None)
+
+
 def answer_progress(core: Janus, show: Callable[[str], object], *, run: int = 0, runs: int = 1) -> Progress:
     """`progress` for an answer, which also calls `show(the answer so far)`.
+
 
     It is called MAX_OUTPUTS times a second at most, and once more when the answer is complete.
     """

@@ -12,7 +12,8 @@ DOCS = "/extensions/janus-nodes/docs"
 NODES = (
     "JanusLoader", "JanusLoRA", "JanusTextToImage", "JanusSampling", "JanusDescribeImage", "JanusChat", "JanusTextModel",
     "JanusVQDecode", "JanusVQEncode", "JanusRepaint", "JanusVariations", "JanusPickTokens", "JanusJoinTokens", "JanusSaveTokens",
-    "JanusLoadTokens", "JanusSave", "JanusCaptionFolder",
+    "JanusLoadTokens", "JanusSave", "JanusCaptionFolder", "JanusCheck",
+    "JanusPickBest", "JanusDrawBest",
 )  # fmt: skip
 
 

@@ -90,10 +90,24 @@ def test_a_copied_cache_continues_as_its_prefix_would(janus64, kind):
     prefix = cache_of(kind, llama, 2, 5)
     llama(embeds[:, :5], attend=prefix.prompt())
     cache = cache_of(kind, llama, 6, 8)
-    cache.copy_rows(prefix, 3)
+    cache.copy_rows(prefix, torch.tensor([0, 0, 0, 1, 1, 1]))
     slots = torch.full((6, 1), 5)
     after = llama(embeds[:, 5:].repeat_interleave(3, dim=0), angles(llama, slots), cache.step(slots, 6))
     torch.testing.assert_close(after, llama(embeds)[:, -1:].repeat_interleave(3, dim=0))
+
+
+@CACHES
+@torch.no_grad()
+def test_a_cache_of_some_rows_continues_as_these_would(janus64, kind):
+    llama = janus64.model.language_model.model
+    embeds = torch.randn(3, 6, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    full = cache_of(kind, llama, 3, 8)
+    llama(embeds[:, :5], attend=full.prompt())
+    some = cache_of(kind, llama, 2, 8)
+    some.copy_rows(full, torch.tensor([2, 0]))
+    slots = torch.full((2, 1), 5)
+    after = llama(embeds[[2, 0], 5:], angles(llama, slots), some.step(slots, 6))
+    torch.testing.assert_close(after, llama(embeds)[[2, 0], -1:])
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])

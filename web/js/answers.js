@@ -1,7 +1,7 @@
-// Janus Describe Image: the words as they come, one answer for each picture.
+// Janus Describe Image and Janus Check: the words as they come, one answer for each picture.
 import { copyButton, make, showOn } from "./panel.js"
 
-showOn("JanusDescribeImage", (output) => output?.text, {
+const panel = {
     kept: () => true,
     height: 150,
     draw(element, output) {
@@ -17,4 +17,5 @@ showOn("JanusDescribeImage", (output) => output?.text, {
         const count = make("span", "", { textContent: numbered ? `${answers.length} answers` : "" })
         element.replaceChildren(text, ...(answers.length ? [make("div", "janus-bar", {}, count, copyButton(all))] : []))
     },
-})
+}
+for (const type of ["JanusDescribeImage", "JanusCheck"]) showOn(type, (output) => output?.text, panel)

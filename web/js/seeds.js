@@ -5,16 +5,29 @@ import { make, nodeAt, noteChange, setWidget, showOn } from "./panel.js"
 
 /** Put a picture's seed into the node: it then draws just that picture, again and again. */
 function useSeed(node, seed) {
-    const values = { seed: Number(seed), batch_size: 1, control_after_generate: "fixed" }
+    const values = { seed: Number(seed), batch_size: 1, tries: 1, control_after_generate: "fixed" }
+    if (node.comfyClass === "JanusDrawBest") values.candidates = 1
     for (const widget of node.widgets) if (widget.name in values) setWidget(widget, values[widget.name])
     node.setDirtyCanvas(true, true)
     noteChange()
 }
 
-const DRAWING = ["JanusTextToImage", "JanusRepaint", "JanusVariations"]
+const DRAWING = ["JanusTextToImage", "JanusRepaint", "JanusVariations", "JanusDrawBest"]
 
-// JavaScript rounds larger numbers, and so would the seed widget.
-const usable = (seed) => Number.isSafeInteger(Number(seed))
+// JavaScript rounds larger numbers, and so would the seed widget. A picture of another node has no seed here.
+const usable = (seed) => seed !== undefined && Number.isSafeInteger(Number(seed))
+
+/** The words under a picture: its seed, what the model thinks of it, or which of several it is. */
+function caption({ seed, note }, i, count) {
+    const more = note ?? (count > 1 ? `${i + 1} of ${count}` : "")
+    if (seed === undefined) return more
+    return more ? `seed ${seed} (${more})` : `seed ${seed}`
+}
+
+function titleOf({ seed, note }) {
+    if (seed === undefined) return note
+    return usable(seed) ? `Seed ${seed}. Click to use it.` : `Seed ${seed}, too large for the canvas`
+}
 
 /** A mask that Janus Repaint used, rows of 0 and 1 (drawn anew), one pixel for each token. */
 function maskOf(rows) {
@@ -38,18 +51,19 @@ const pictures = {
     kept: () => false,
     height: 200,
     draw(element, output, node) {
-        const pictures = (output?.janus_pictures ?? []).map(({ seed, filename, subfolder, type }, i, all) => {
+        const pictures = (output?.janus_pictures ?? []).map((picture, i, all) => {
+            const { seed, filename, subfolder, type } = picture
             const place = new URLSearchParams({ filename, subfolder, type })
-            const title = usable(seed) ? `Seed ${seed}. Click to use it.` : `Seed ${seed}, too large for the canvas`
+            const title = titleOf(picture)
             return make("button", "janus-picture", { title, disabled: !usable(seed), onclick: () => useSeed(node, seed) },
                 make("img", "", { src: api.apiURL(`/view?${place}`), alt: title, draggable: false }),
-                make("span", "", { textContent: all.length > 1 ? `seed ${seed} (${i + 1} of ${all.length})` : `seed ${seed}` }))
+                make("span", "", { textContent: caption(picture, i, all.length) }))
         })
         if (!pictures.length) pictures.push(make("span", "janus-quiet", { textContent: "The pictures appear here." }))
         element.replaceChildren(make("div", "janus-pictures", {}, ...pictures), ...maskBar(output?.janus_masks))
     },
 }
-for (const type of DRAWING) showOn(type, (output) => output?.janus_pictures, pictures)
+for (const type of [...DRAWING, "JanusPickBest"]) showOn(type, (output) => output?.janus_pictures, pictures)
 
 // A preview frame takes the place of the last run's pictures.
 api.addEventListener("b_preview_with_metadata", ({ detail }) => {
