@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from . import DEFAULT_CHECKPOINT, CheckpointError, InputError, load
+from . import DEFAULT_CHECKPOINT, CheckpointError, InputError, dialects, load
 from .convert import convert
 from .errors import MemoryExhaustedError
 from .pictures import from_uint8, read_picture, to_pil
@@ -41,7 +41,7 @@ def generate(args: argparse.Namespace) -> None:
     """Draw pictures into the output folder, one PNG a seed."""
     if args.output.exists() and not args.output.is_dir():
         raise InputError(f"{args.output} is a file: give a folder as --output.")
-    janus = load(args.checkpoint, args.device, args.dtype)
+    janus = load(args.checkpoint, args.device, args.dtype, dialect=args.dialect)
     settings = options(args, "seed", "cfg_weight", "temperature", "top_k", "top_p", "min_p", "sampler", "window")
     tokens = janus.generate(args.prompt, args.count, **settings, progress=Bar("step"))
     args.output.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def generate(args: argparse.Namespace) -> None:
 
 def describe(args: argparse.Namespace) -> None:
     """Answer a question about one or several pictures."""
-    janus = load(args.checkpoint, args.device, args.dtype)
+    janus = load(args.checkpoint, args.device, args.dtype, dialect=args.dialect)
     images = [from_uint8(np.array(read_picture(path))) for path in args.pictures]
     settings = options(args, "max_new_tokens", "temperature", "seed")
     print(janus.answer(args.question, images, **settings, progress=Bar("token")))
@@ -92,6 +92,9 @@ def parser(chosen: str) -> argparse.ArgumentParser:
     common.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="folder, weight file or embedded name")
     common.add_argument("--device", default="cpu", help="cpu, cuda, mps")
     common.add_argument("--dtype", default="fp32", choices=NAMES, help="type of the weights")
+    common.add_argument(
+        "--dialect", choices=dialects.NAMES, help="how to speak to the model (default: what its files or name tell)"
+    )
     common.add_argument("--seed", type=int, default=0, help="picture or answer i uses seed + i")
 
     draw = commands.add_parser(
@@ -102,7 +105,7 @@ def parser(chosen: str) -> argparse.ArgumentParser:
     own = "(default: the checkpoint's own"
     draw.add_argument("--cfg-weight", type=float, help=f"strength of the prompt; 1 is no guidance {own}, usually 5)")
     draw.add_argument("--temperature", type=float, help=f"0 is greedy {own}, usually 1)")
-    draw.add_argument("--top-k", type=int, default=0, help="keep the k likeliest codes; 0 is off")
+    draw.add_argument("--top-k", type=int, help=f"keep the k likeliest codes; 0 is off {own}, usually 0)")
     draw.add_argument("--top-p", type=float, default=1.0, help="keep the likeliest codes of this share; 1 is off")
     draw.add_argument(
         "--min-p", type=float, help=f"leave out codes with less than this share of the likeliest's chance {own})"

@@ -86,7 +86,7 @@ class Janus:
         seed: int = 0,
         cfg_weight: float | None = None,
         temperature: float | None = None,
-        top_k: int = 0,
+        top_k: int | None = None,
         top_p: float = 1.0,
         min_p: float | None = None,
         cfg_end: float | None = None,
@@ -99,7 +99,7 @@ class Janus:
         """Draw `count` pictures of the prompt; picture i has seed + i and is the same in any batch.
 
         `cfg_weight` is the strength of guidance (1 = none), `temperature` 0 is greedy, `top_k` 0, `top_p` 1 and `min_p` 0
-        are off. Where cfg_weight, temperature and min_p are None they are the checkpoint's own: 5, 1 and 0 for Janus-Pro.
+        are off. Where cfg_weight, temperature, top_k and min_p are None they are the checkpoint's own: 5, 1, 0 and 0 for Janus-Pro.
         With `cfg_end`, the weight changes to that of the last code, as the `cfg_power` of the share that is drawn.
         min_p and `entropy_temperature` are explained in `Sampling`.
         `progress(step, total, ids [count, step])` is called after each step and may raise to stop.
@@ -132,7 +132,7 @@ class Janus:
         *,
         cfg_weight: float | None = None,
         temperature: float | None = None,
-        top_k: int = 0,
+        top_k: int | None = None,
         top_p: float = 1.0,
         min_p: float | None = None,
         entropy_temperature: float = 0.0,
@@ -152,7 +152,7 @@ class Janus:
             cfg_weight=own.cfg_weight if cfg_weight is None else cfg_weight,
             sampling=Sampling(
                 own.temperature if temperature is None else temperature,
-                top_k,
+                own.top_k if top_k is None else top_k,
                 top_p,
                 own.min_p if min_p is None else min_p,
                 entropy_temperature,

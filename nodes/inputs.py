@@ -67,7 +67,9 @@ KINDS: dict[str, tuple[type, str]] = {
     "image": (torch.Tensor, "pictures"),
     "original": (torch.Tensor, "pictures"),
     "mask": (torch.Tensor, "a mask"),
-    **dict.fromkeys(("checkpoint", "dtype", "file", "filename", "filename_prefix", "fit", "lora", "message"), _TEXT),
+    **dict.fromkeys(
+        ("checkpoint", "dialect", "dtype", "file", "filename", "filename_prefix", "fit", "lora", "message"), _TEXT
+    ),
     **dict.fromkeys(("prompt", "question", "sampler"), _TEXT),
     **dict.fromkeys(("batch_size", "drop_turns", "index", "length", "max_tokens", "seed", "top_k", "window"), _WHOLE),
     **dict.fromkeys(("candidates", "edge", "grow"), _WHOLE),

@@ -1,0 +1,55 @@
+"""The fine-tunes' own inference code, recorded: prompts equal, logits within 1e-4."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+import janus_core
+
+DATA = Path(__file__).parents[1] / "data"
+TINY = DATA / "tiny_deepseek"
+
+
+@pytest.fixture(scope="module")
+def recorded() -> dict:
+    texts = json.loads((DATA / "dialects.json").read_text(encoding="utf-8"))
+    return load_file(DATA / "dialects.safetensors") | {"text": texts}
+
+
+def speaking(dialect: str) -> janus_core.Janus:
+    return janus_core.load(TINY, dialect=dialect)
+
+
+@pytest.mark.parametrize(("dialect", "key"), [("T2I-R1", "t2i_r1"), ("ReasonGen-R1", "reasongen_r1")])
+def test_the_prompt_to_think_about(recorded, dialect, key):
+    prompt = recorded["text"][key]["prompt"]
+    assert speaking(dialect).processor.thinking_prompt(prompt) == recorded[f"{key}.thinking_prompt"].tolist()
+
+
+def test_t2i_r1_draws_from_a_new_prompt_with_the_thought_in_it(recorded):
+    thought = recorded["t2i_r1.thought"].tolist()
+    assert thought[-1] == 285
+    ids = speaking("T2I-R1").processor.thought_prompt(recorded["text"]["t2i_r1"]["prompt"], thought[:-1])
+    assert ids == recorded["t2i_r1.drawing_prompt"].tolist()
+
+
+@pytest.mark.parametrize(("row", "end"), [(0, 5), (1, 9)])
+def test_reasongen_r1_draws_on_in_the_thought_s_sequence(recorded, row, end):
+    thought = recorded["reasongen_r1.thoughts"][row].tolist()
+    assert thought[end] == 285
+    padded, mask = recorded["reasongen_r1.drawing_prompts"][row], recorded["reasongen_r1.mask"][row].bool()
+    ids = speaking("ReasonGen-R1").processor.thought_prompt(recorded["text"]["reasongen_r1"]["prompt"], thought[:end])
+    assert ids == padded[mask].tolist()
+
+
+def test_focusdiff_draws_the_likeliest_codes(recorded, close, record):
+    janus, prompt = speaking("FocusDiff"), recorded["text"]["focusdiff"]["prompt"]
+    assert janus.processor.drawing_prompt(prompt) == recorded["focusdiff.prompt"].tolist()
+    logits = record(janus.model.gen_head)
+    assert janus.generate(prompt, seed=5).ids.tolist() == recorded["focusdiff.ids"].tolist()
+    for step, rows in enumerate(recorded["focusdiff.drawing_logits"]):
+        close(logits[step], rows)
