@@ -15,7 +15,7 @@ from torch import Tensor
 from . import memory
 from .defaults import DrawingDefaults
 from .errors import InputError, context_exceeded, shown
-from .generation import image, text
+from .generation import image, prefill, text
 from .generation.codes import Drawing
 from .generation.cpu_kernels import fast_layers
 from .generation.execution import Execution
@@ -160,7 +160,7 @@ class Janus:
             window=window if window < 1 else min(window, math.prod(self.model.config.grid)),
             **more,
         )
-        self._check_length(len(drawing.prompt), drawing.steps, "prompt")
+        self._check_length(drawing.length, drawing.steps, "prompt")
         return drawing if sampler == "jacobi" else replace(drawing, window=1)
 
     def draw(self, drawing: Drawing, progress: image.Progress | None = None) -> ImageTokens:
@@ -172,7 +172,7 @@ class Janus:
             _one_at_a_time,
             fast_layers(parts, rows=drawing.rows, execution=self.execution),
         ):
-            prompts = self.model.embed_text(torch.tensor(drawing.prefixes, device=self.device))
+            prompts, _ = prefill.embed_prefixes(self.model, drawing, self.device)
             execution = decide(self.execution, self.model.language_model.model, prompts)
             ids = draw(self.model, drawing, execution, progress)
         return ImageTokens(ids, self.model.config.grid, self.codebook)

@@ -8,27 +8,12 @@ from torch import Tensor
 from ..model.janus import JanusModel
 from .cache import attention_kernels
 from .codes import CodeDraw, Drawing
-from .context import Context
 from .execution import Execution
+from .prefill import Prefilled
 from .recorder import GraphedStep, side_stream
 from .sampling import check_finite
 
 Progress = Callable[[int, int, Tensor], None]
-
-
-def prefill(model: JanusModel, drawing: Drawing, execution: Execution, room: int) -> tuple[Tensor, Context]:
-    """Read each prefix once and copy it to `count` rows.
-
-    Returns the last hidden states [rows, D], and a context of these rows with `room` more slots.
-    """
-    llama = model.language_model.model
-    embeds = model.embed_text(torch.tensor(drawing.prefixes, device=execution.device))
-    copies, length = len(embeds), embeds.shape[1]
-    prefix = Context(llama, copies, length, execution, embeds.dtype)
-    hidden = prefix.read(embeds)[:, -1].repeat_interleave(drawing.count, dim=0)
-    context = Context(llama, copies * drawing.count, length + room, execution, embeds.dtype)
-    context.cache.copy_rows(prefix.cache, drawing.count)
-    return hidden, context
 
 
 class DrawingStep:
@@ -38,20 +23,19 @@ class DrawingStep:
     """
 
     def __init__(self, model: JanusModel, drawing: Drawing, execution: Execution):
-        self.model, self.copies, self.start = model, len(drawing.prefixes), len(drawing.prompt)
-        hidden, self.context = prefill(model, drawing, execution, drawing.steps - 1)
+        self.model, self.rows = model, Prefilled(model, drawing, execution, drawing.steps - 1)
+        self.start, self.context = self.rows.start, self.rows.context
         self.capacity, device = self.context.capacity, execution.device
         self.draw = CodeDraw(drawing, device, self.context.kernels)
         self.ids = torch.zeros(drawing.count, drawing.steps, dtype=torch.long, device=device)
         self.index = torch.zeros(drawing.count, 1, dtype=torch.long, device=device)  # of the last code drawn
-        self.logits = model.gen_head(hidden).clone()  # [rows, codes]
+        self.logits = model.gen_head(self.rows.hidden).clone()  # [rows, codes]
         check_finite(self.logits)
         self._draw()
 
     def __call__(self, end: int) -> None:
-        slots = (self.index + self.start).repeat(self.copies, 1)  # [rows, 1]
-        embeds = self.model.embed_codes(self.ids.gather(1, self.index)).repeat(self.copies, 1, 1)
-        self.logits.copy_(self.model.gen_head(self.context.step(embeds, slots, end)[:, -1]))
+        embeds = self.model.embed_codes(self.ids.gather(1, self.index))
+        self.logits.copy_(self.model.gen_head(self.rows.step(embeds, self.index, end)[:, -1]))
         self.index.add_(1)
         self._draw()
 
@@ -72,8 +56,7 @@ def draw_codes(model: JanusModel, drawing: Drawing, execution: Execution, progre
     graphs = execution.uses_graphs(model.drawing_parts)
     with attention_kernels(execution.device), side_stream(execution.device, graphs) as stream:
         step = DrawingStep(model, drawing, execution)
-        # Triton's kernels skip slots that are not filled yet, so one graph serves the whole drawing.
-        run = GraphedStep(step, stream, step.capacity if step.context.kernels else None)
+        run = GraphedStep(step, stream, step.rows.bucket)
         for drawn in range(1, drawing.steps + 1):
             if progress is not None:
                 if stream and drawn % row == 0:

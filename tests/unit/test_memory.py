@@ -64,6 +64,16 @@ def test_drawing_and_decoding(middling, count, cfg_weight):
     close_above(memory.decoding_bytes(config, middling.dtype, pictures=count), decoding.peak)
 
 
+@pytest.mark.parametrize("window", [1, 4])
+def test_drawing_a_prompt_a_picture(middling, window):
+    prompts = ("a red circle on a green hill under a blue sky, with two small white boats below it", "a cat", "an owl")
+    own = tuple(map(middling.processor.drawing_prompt, prompts))
+    drawing = replace(middling.drawing_of("a cat", 3, prompts=own), window=window)
+    with LiveBytes(list(middling.model.parameters())) as drawn:
+        middling.draw(drawing)
+    close_above(memory.drawing_bytes(middling.model.config, middling.dtype, drawing), drawn.peak)
+
+
 @pytest.mark.parametrize("count", [1, 4])
 def test_encoding(middling, pictures, count):
     images = pictures(count)
