@@ -9,6 +9,7 @@ from .nodes.generate import JanusTextToImage
 from .nodes.host import canvas, folders
 from .nodes.load import JanusLoader
 from .nodes.lora import JanusLoRA
+from .nodes.prompt import JanusPrompt
 from .nodes.repaint import JanusRepaint, JanusVariations
 from .nodes.sampling import JanusSampling
 from .nodes.save import JanusSave
@@ -30,6 +31,7 @@ class JanusExtension(ComfyExtension):
             JanusLoader,
             JanusLoRA,
             JanusTextToImage,
+            JanusPrompt,
             JanusSampling,
             JanusRepaint,
             JanusVariations,

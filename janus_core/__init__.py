@@ -10,6 +10,7 @@ from .errors import CheckpointError, InputError
 from .pipeline import Janus
 from .processing import Turn
 from .repainting import code_mask, repaint, vary
+from .thinking import think, think_and_draw
 from .tokens import ImageTokens
 
 __all__ = [
@@ -22,5 +23,7 @@ __all__ = [
     "code_mask",
     "load",
     "repaint",
+    "think",
+    "think_and_draw",
     "vary",
 ]

@@ -17,6 +17,7 @@ from .errors import MemoryExhaustedError
 from .pictures import from_uint8, read_picture, to_pil
 from .pipeline import SAMPLERS
 from .precision import NAMES
+from .thinking import think_and_draw
 
 
 class Bar:
@@ -43,14 +44,21 @@ def generate(args: argparse.Namespace) -> None:
         raise InputError(f"{args.output} is a file: give a folder as --output.")
     janus = load(args.checkpoint, args.device, args.dtype, dialect=args.dialect)
     settings = options(args, "seed", "cfg_weight", "temperature", "top_k", "top_p", "min_p", "sampler", "window")
-    tokens = janus.generate(args.prompt, args.count, **settings, progress=Bar("step"))
+    if args.think:
+        settings |= {"thinking": Bar("token"), "progress": Bar("step")}
+        tokens, thoughts = think_and_draw(janus, args.prompt, args.count, **settings)
+    else:
+        tokens, thoughts = janus.generate(args.prompt, args.count, **settings, progress=Bar("step")), []
     args.output.mkdir(parents=True, exist_ok=True)
     files = [args.output / f"janus_{args.seed + i}.png" for i in range(len(tokens))]
     for file, picture in zip(files, janus.decode(tokens), strict=True):
         to_pil(picture).save(file)
     if args.json:
-        print(json.dumps({"ids": tokens.ids.tolist(), "grid": tokens.grid, "files": [str(file) for file in files]}))
+        report = {"ids": tokens.ids.tolist(), "grid": tokens.grid, "files": [str(file) for file in files]}
+        print(json.dumps(report | ({"thoughts": [thought.text for thought in thoughts]} if args.think else {})))
     else:
+        for thought in thoughts:
+            print(thought.text, file=sys.stderr)
         print(*files, sep="\n")
 
 
@@ -113,6 +121,7 @@ def parser(chosen: str) -> argparse.ArgumentParser:
     draw.add_argument(
         "--sampler", default=SAMPLERS[0], choices=SAMPLERS, help="jacobi: the same pictures, looking ahead"
     )
+    draw.add_argument("--think", action="store_true", help="think in words first, and draw from them")
     draw.add_argument("--window", type=int, default=8, help="codes that jacobi looks ahead")
     draw.add_argument("--output", type=Path, default=Path(), help="folder for the pictures")
     draw.add_argument("--json", action="store_true", help="print token ids, grid and files as JSON")

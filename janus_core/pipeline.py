@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import memory
 from .defaults import DrawingDefaults
@@ -165,13 +165,9 @@ class Janus:
 
     def draw(self, drawing: Drawing, progress: image.Progress | None = None) -> ImageTokens:
         """The pictures of a `drawing_of`, or one like it; its kept codes get their likelihood. Raises as `generate` does."""
-        parts = self.model.drawing_parts
         draw = image.draw_codes if drawing.window == 1 else draw_codes_jacobi
-        with (
-            says_what_to_lower(f"drawing a batch of {drawing.count}", "draw fewer at once", self.device),
-            _one_at_a_time,
-            fast_layers(parts, rows=drawing.rows, execution=self.execution),
-        ):
+        task = f"drawing a batch of {drawing.count}"
+        with self.working(task, "draw fewer at once", self.model.drawing_parts, rows=drawing.rows):
             prompts, _ = prefill.embed_prefixes(self.model, drawing, self.device)
             execution = decide(self.execution, self.model.language_model.model, prompts)
             ids = draw(self.model, drawing, execution, progress)
@@ -179,7 +175,10 @@ class Janus:
 
     def drawing_need(self, prompt: str, count: int = 1, **settings: Any) -> Need:
         """What `generate` needs on the device with these settings. Raises InputError as `generate` does."""
-        drawing = self.drawing_of(prompt, count, **settings)
+        return self.need_of(self.drawing_of(prompt, count, **settings))
+
+    def need_of(self, drawing: Drawing) -> Need:
+        """What `draw` needs on the device."""
         return memory.drawing_need(self.model, drawing, precision=self.precision, execution=self.execution)
 
     @torch.no_grad()
@@ -312,11 +311,7 @@ class Janus:
         # In a batch the packed copies would not pay for themselves: short answers end early.
         alone = [self.model.language_model] if len(questions) == 1 else []
         cure = "ask fewer questions at once, about fewer pictures, or lower max_new_tokens"
-        with (
-            says_what_to_lower(f"answering a batch of {len(questions)}", cure, self.device),
-            _one_at_a_time,
-            fast_layers(alone, rows=1, execution=self.execution),
-        ):
+        with self.working(f"answering a batch of {len(questions)}", cure, alone, rows=1):
             embeds, mask = self.embed_prompts(prompts, [picture for batch in images or [] for picture in batch])
             ids = text.answer_ids(
                 self.model,
@@ -354,15 +349,16 @@ class Janus:
         """
         prompt = len(self.processor.question_prompt(question, pictures))
         self._check_length(prompt, max_new_tokens, "question")
-        work = memory.answering_bytes(
-            self.model.config,
-            self.precision,
-            rows=1,
-            prompt=prompt,
-            new=max_new_tokens,
-            pictures=pictures,
-        )
+        sizes = {"rows": 1, "prompt": prompt, "new": max_new_tokens, "pictures": pictures}
+        work = memory.answering_bytes(self.model.config, self.precision, **sizes)
         return Need(memory.ANSWERING, work)
+
+    @contextmanager
+    def working(self, task: str, cure: str, parts: Sequence[nn.Module], rows: int) -> Iterator[None]:
+        """Around work with the decode step's `parts`, `rows` tokens a pass; if memory runs out it says to do `cure`."""
+        fast = fast_layers(parts, rows=rows, execution=self.execution)
+        with says_what_to_lower(task, cure, self.device), _one_at_a_time, fast:
+            yield
 
     def _alone(self) -> AbstractContextManager[object]:
         """Where drawing switches kernels for the whole process, which is on a CPU, other work waits for its end."""

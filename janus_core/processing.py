@@ -190,6 +190,7 @@ class Processor:
             if not text.strip():
                 raise InputError("The model had no thought about this prompt: take another seed, or turn thinking off.")
             return self.drawing_prompt(text)
+        # As the authors have it, the last token of a thought that did not end becomes begin_of_image.
         end = thought.index(self.begin_of_image) if self.begin_of_image in thought else how.max_tokens - 1
         return [*self.thinking_prompt(prompt), *thought[:end], self.begin_of_image]
 

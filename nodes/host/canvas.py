@@ -48,20 +48,27 @@ def progress(
 def answer_progress(
     core: Janus, node: str, node_output: Callable[[str], dict[str, list]], *, run: int = 0, runs: int = 1
 ) -> Progress:
-    """`progress` for an answer, which also sends the canvas the `node`'s output: `node_output(the answer so far)`.
+    """`answers_progress` for one answer: `node_output(the answer so far)`."""
+    return answers_progress(core, node, lambda answers: node_output(answers[0]), run=run, runs=runs)
 
-    It is sent MAX_OUTPUTS times a second at most, and once more when the answer is complete.
+
+def answers_progress(
+    core: Janus, node: str, node_output: Callable[[list[str]], dict[str, list]], *, run: int = 0, runs: int = 1
+) -> Progress:
+    """`progress` for answers, which also sends the canvas the `node`'s output: `node_output(the answers so far)`.
+
+    It is sent MAX_OUTPUTS times a second at most, and once more when they are complete.
     """
     move_bar, sent = progress(run, runs), deque([-math.inf] * MAX_OUTPUTS, MAX_OUTPUTS)
 
     def report(step: int, total: int, ids: list[list[int]]) -> None:
         move_bar(step, total, ids)
         now = time.monotonic()
-        complete = step == total or len(ids[0]) < step  # the last token of an answer is none of its words
+        complete = step == total or all(len(row) < step for row in ids)  # an answer's last token is none of its words
         if not complete and now - sent[0] < 1:
             return
         sent.append(now)
-        _send_output(node, node_output(core.processor.decode(ids[0])))
+        _send_output(node, node_output([core.processor.decode(row) for row in ids]))
 
     return report
 

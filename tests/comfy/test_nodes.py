@@ -17,6 +17,7 @@ NODES = {
     "JanusLoader": "Load Janus",
     "JanusLoRA": "Janus LoRA",
     "JanusTextToImage": "Janus Text-to-Image",
+    "JanusPrompt": "Janus Prompt",
     "JanusSampling": "Janus Sampling",
     "JanusRepaint": "Janus Repaint",
     "JanusVariations": "Janus Variations",

@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 import janus_core
+from janus_core import thinking
 
 DATA = Path(__file__).parents[1] / "data"
 TINY = DATA / "tiny_deepseek"
@@ -53,3 +54,33 @@ def test_focusdiff_draws_the_likeliest_codes(recorded, close, record):
     assert janus.generate(prompt, seed=5).ids.tolist() == recorded["focusdiff.ids"].tolist()
     for step, rows in enumerate(recorded["focusdiff.drawing_logits"]):
         close(logits[step], rows)
+
+
+def test_t2i_r1_thinks_and_draws(recorded, close, record):
+    janus, prompt = speaking("T2I-R1"), recorded["text"]["t2i_r1"]["prompt"]
+    words = record(janus.model.language_model.lm_head)
+    thought = recorded["t2i_r1.thought"].tolist()[:-1]  # its end was set
+    [ours] = thinking.think(janus, prompt, temperature=0.0, max_tokens=len(thought))
+    assert ours.ids == thought
+    for step, rows in enumerate(recorded["t2i_r1.thinking_logits"][: len(thought)]):
+        close(words[step].flatten(), rows)
+    logits = record(janus.model.gen_head)
+    drawing = thinking.drawing_from(janus, prompt, [ours], temperature=0.0)
+    assert janus.draw(drawing).ids.tolist() == recorded["t2i_r1.ids"].tolist()
+    for step, rows in enumerate(recorded["t2i_r1.drawing_logits"]):
+        close(logits[step], rows)
+
+
+def test_reasongen_r1_thinks_and_draws_two_pictures_whose_thoughts_differ_in_length(recorded, close, record):
+    janus, prompt = speaking("ReasonGen-R1"), recorded["text"]["reasongen_r1"]["prompt"]
+    words = record(janus.model.language_model.lm_head)
+    first, second = recorded["reasongen_r1.thoughts"].tolist()
+    assert thinking.think(janus, prompt, temperature=0.0, max_tokens=5)[0].ids == first[:5]
+    for step in range(5):
+        close(words[step].flatten(), recorded["reasongen_r1.thinking_logits"][step, 0])
+    logits = record(janus.model.gen_head)
+    thoughts = [thinking.Thought(first[:5], ""), thinking.Thought(second[:9], "")]
+    drawing = thinking.drawing_from(janus, prompt, thoughts, temperature=0.0)
+    assert janus.draw(drawing).ids.tolist() == recorded["reasongen_r1.ids"].tolist()
+    for step, rows in enumerate(recorded["reasongen_r1.drawing_logits"]):
+        close(logits[step], rows[[0, 2, 1, 3]])  # theirs alternate

@@ -1,7 +1,7 @@
-// Nodes that draw: the preview while it draws, then the pictures, each with the seed that draws it again alone.
+// Nodes that draw: what the model thinks, the preview, then the pictures, each with the seed that draws it again alone.
 import { app } from "../../../scripts/app.js"
 import { api } from "../../../scripts/api.js"
-import { make, nodeAt, noteChange, setWidget, showOn } from "./panel.js"
+import { make, nodeAt, noteChange, setWidget, showOn, textLines } from "./panel.js"
 
 /** Put a picture's seed into the node: it then draws just that picture, again and again. */
 function useSeed(node, seed) {
@@ -27,11 +27,14 @@ const pictures = {
                 make("img", "", { src: api.apiURL(`/view?${place}`), alt: title, draggable: false }),
                 make("span", "", { textContent: all.length > 1 ? `seed ${seed} (${i + 1} of ${all.length})` : `seed ${seed}` }))
         })
+        const thoughts = textLines(output?.janus_thoughts ?? [])
+        const said = thoughts.length ? [make("div", "janus-scroll", {}, ...thoughts)] : []
+        if (!pictures.length && said.length) return element.replaceChildren(...said)
         if (!pictures.length) pictures.push(make("span", "janus-quiet", { textContent: "The pictures appear here." }))
-        element.replaceChildren(make("div", "janus-pictures", {}, ...pictures))
+        element.replaceChildren(make("div", "janus-pictures", {}, ...pictures), ...said)
     },
 }
-for (const type of DRAWING) showOn(type, (output) => output?.janus_pictures, pictures)
+for (const type of DRAWING) showOn(type, (output) => output?.janus_pictures ?? output?.janus_thoughts, pictures)
 
 // A preview frame takes the place of the last run's pictures.
 api.addEventListener("b_preview_with_metadata", ({ detail }) => {
