@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from .nodes import replacements
 from .nodes.chat import JanusChat
 from .nodes.describe import JanusDescribeImage
+from .nodes.edit import JanusEdit
 from .nodes.generate import JanusTextToImage
 from .nodes.host import canvas, folders
 from .nodes.load import JanusLoader
@@ -35,6 +36,7 @@ class JanusExtension(ComfyExtension):
             JanusSampling,
             JanusRepaint,
             JanusVariations,
+            JanusEdit,
             JanusDescribeImage,
             JanusChat,
             JanusVQDecode,

@@ -6,6 +6,7 @@
 """
 
 from .checkpoints import DEFAULT_CHECKPOINT, load
+from .editing import edit
 from .errors import CheckpointError, InputError
 from .pipeline import Janus
 from .processing import Turn
@@ -21,6 +22,7 @@ __all__ = [
     "Janus",
     "Turn",
     "code_mask",
+    "edit",
     "load",
     "repaint",
     "think",

@@ -174,7 +174,8 @@ def drawing_bytes(
     head = drawing.rows * (2 * config.gen_head_width + codes) * size
     sampling = codes * (drawing.count * window * SAMPLING + drawing.rows * size)  # beside all prefixes' logits
     cache_move = cache // (2 * llama.num_hidden_layers)
-    return int(MARGIN * max(prefill, cache + max(copying, layer, head, sampling, cache_move)))
+    features = 0 if drawing.features is None else drawing.features.nbytes
+    return features + int(MARGIN * max(prefill, cache + max(copying, layer, head, sampling, cache_move)))
 
 
 def answering_bytes(

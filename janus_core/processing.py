@@ -172,6 +172,21 @@ class Processor:
             raise InputError("The prompt is empty: say what to draw.")
         return self._join([*self._template([{"role": "user", "content": prompt}]), Special(BEGIN_OF_IMAGE)])
 
+    def editing_prompt(self, instruction: str, codes: int, *, hidden: bool = False) -> list[int]:
+        """An instruction and a picture -> ids to draw the changed picture from, which end with begin_of_image.
+
+        The picture is there twice, each time as image ids for its features: as it is read, then as its `codes` are drawn. With
+        `hidden` the codes are pads.
+        """
+        begin, end = self.begin_of_image, self.end_of_image
+        read = [begin, *[self.image] * self.image_tokens, end]
+        drawn = [begin, *[self.pad if hidden else self.image] * codes, end]
+        user, assistant = (self.role_type(role) for role in self.roles.values())
+        said = [user, ": ", Special(IMAGE_TAG), instruction.strip(), "\n\n", assistant, ":", Special(BEGIN_OF_IMAGE)]
+        ids = self._join(said)
+        place = ids.index(self.image)
+        return [*ids[:place], *read, *drawn, *ids[place + 1 :]]
+
     def thinking_prompt(self, prompt: str) -> list[int]:
         """A description -> prompt ids after which the model thinks about it. Raises InputError when it is empty."""
         self.drawing_prompt(prompt)

@@ -70,10 +70,10 @@ KINDS: dict[str, tuple[type, str]] = {
     **dict.fromkeys(
         ("checkpoint", "dialect", "dtype", "file", "filename", "filename_prefix", "fit", "lora", "message"), _TEXT
     ),
-    **dict.fromkeys(("prompt", "question", "sampler", "thinking"), _TEXT),
+    **dict.fromkeys(("instruction", "prompt", "question", "sampler", "thinking"), _TEXT),
     **dict.fromkeys(("batch_size", "drop_turns", "index", "length", "max_tokens", "seed", "top_k", "window"), _WHOLE),
     **dict.fromkeys(("candidates", "edge", "grow"), _WHOLE),
-    **dict.fromkeys(("cfg", "cfg_end", "cfg_power", "entropy_temperature", "min_p"), _NUMBER),
+    **dict.fromkeys(("cfg", "cfg_end", "cfg_power", "entropy_temperature", "image_cfg", "min_p"), _NUMBER),
     **dict.fromkeys(("strength", "temperature", "top_p"), _NUMBER),
 }
 

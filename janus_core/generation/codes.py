@@ -63,8 +63,8 @@ class Drawing:
     `prompt` are ids that end with begin_of_image; `pad` replaces them in the unconditional prompt. Where the pictures differ,
     `prompts` has one for each in its place. `unconditional` are the prompts without a condition, where they are not those.
     `partial` are prompts with a part of the condition, whose logits count `partial_weight` times those of the whole.
-    In all of these -1 is a place that nothing looks at, and each run of `placeholder` takes the next of `features`,
-    [n, tokens, D], in the order of `prefixes`.
+    In all of these -1 is a place that nothing looks at, and each `placeholder` takes the next of `features`, embeddings
+    [places, D], in the order of `prefixes`.
     Picture i uses seed + i and does not depend on the others. With several `salts`, each seed draws one picture per salt, in
     succession, and `count` is that of all. `window` is how many codes a pass of jacobi reads, 1 for a plain step.
     `cfg_end` is the CFG weight of the last code, on the way of `cfg_power`; None keeps `cfg_weight`.

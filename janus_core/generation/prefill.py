@@ -21,7 +21,7 @@ def embed_prefixes(model: JanusModel, drawing: Drawing, device: torch.device) ->
     everywhere = all(token >= 0 for row in rows for token in row)  # known without waiting for the device
     embeds = model.embed_text(ids if everywhere else ids.masked_fill(ids < 0, drawing.pad))
     if drawing.features is not None:
-        embeds[ids == drawing.placeholder] = drawing.features.flatten(0, 1).to(embeds)
+        embeds[ids == drawing.placeholder] = drawing.features.to(embeds)
     return embeds, None if everywhere else ids >= 0
 
 

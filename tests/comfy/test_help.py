@@ -12,7 +12,7 @@ DOCS = "/extensions/janus-nodes/docs"
 NODES = (
     "JanusLoader", "JanusLoRA", "JanusTextToImage", "JanusSampling", "JanusDescribeImage", "JanusChat", "JanusVQDecode",
     "JanusVQEncode", "JanusRepaint", "JanusVariations", "JanusPickTokens", "JanusJoinTokens", "JanusSaveTokens",
-    "JanusLoadTokens", "JanusSave", "JanusPrompt",
+    "JanusLoadTokens", "JanusSave", "JanusPrompt", "JanusEdit",
 )  # fmt: skip
 
 

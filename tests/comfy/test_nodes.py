@@ -21,6 +21,7 @@ NODES = {
     "JanusSampling": "Janus Sampling",
     "JanusRepaint": "Janus Repaint",
     "JanusVariations": "Janus Variations",
+    "JanusEdit": "Janus Edit",
     "JanusDescribeImage": "Janus Describe Image",
     "JanusChat": "Janus Chat",
     "JanusVQDecode": "VQ Decode",

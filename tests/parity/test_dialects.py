@@ -9,7 +9,8 @@ import pytest
 from safetensors.torch import load_file
 
 import janus_core
-from janus_core import thinking
+from janus_core import editing, thinking
+from janus_core.generation.prefill import embed_prefixes
 
 DATA = Path(__file__).parents[1] / "data"
 TINY = DATA / "tiny_deepseek"
@@ -84,3 +85,21 @@ def test_reasongen_r1_thinks_and_draws_two_pictures_whose_thoughts_differ_in_len
     assert janus.draw(drawing).ids.tolist() == recorded["reasongen_r1.ids"].tolist()
     for step, rows in enumerate(recorded["reasongen_r1.drawing_logits"]):
         close(logits[step], rows[[0, 2, 1, 3]])  # theirs alternate
+
+
+def test_janus_4o_edits_with_three_rows(recorded, close, record, picture):
+    janus, text = speaking("Janus-4o"), recorded["text"]["janus_4o"]
+    shown = editing.show(janus, picture(text["picture"]))
+    codes = janus.model.gen_vision_model.encode(janus.processor.pixels(list(picture(text["picture"]))))[1]
+    assert codes[0].tolist() == recorded["janus_4o.codes"].tolist()
+    settings = {"image_weight": text["image_cfg"], "cfg_weight": text["cfg"], "temperature": 0.0}
+    drawing = editing.editing_of(janus, shown, text["instruction"], **settings)
+    [part] = drawing.partial
+    assert part == recorded["janus_4o.prompt"].tolist()
+    embeds, hidden = embed_prefixes(janus.model, drawing, janus.device)
+    assert hidden is None
+    close(embeds, recorded["janus_4o.embeds"])  # full, part, uncond
+    logits = record(janus.model.gen_head)
+    assert janus.draw(drawing).ids.tolist() == recorded["janus_4o.ids"].tolist()
+    for step, rows in enumerate(recorded["janus_4o.drawing_logits"]):
+        close(logits[step], rows)

@@ -12,7 +12,7 @@ import torch
 from live_bytes import LiveBytes
 from torch._subclasses import FakeTensorMode
 
-from janus_core import InputError, Janus, memory
+from janus_core import InputError, Janus, editing, memory
 from janus_core.config import JanusConfig
 from janus_core.generation import codes, cpu_kernels
 from janus_core.generation.cache import DeviceCache
@@ -72,6 +72,18 @@ def test_drawing_a_prompt_a_picture(middling, window):
     with LiveBytes(list(middling.model.parameters())) as drawn:
         middling.draw(drawing)
     close_above(memory.drawing_bytes(middling.model.config, middling.dtype, drawing), drawn.peak)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_editing(middling, pictures, count):
+    images, weights, config = pictures(count), list(middling.model.parameters()), middling.model.config
+    with LiveBytes([*weights, images]) as reading:
+        shown = editing.show(middling, images)
+    assert reading.peak <= editing.showing_need(middling).bytes + 2 * (shown.seen.nbytes + shown.drawn.nbytes)
+    drawing = editing.editing_of(middling, shown, "Make it night.")
+    with LiveBytes([*weights, shown.seen, shown.drawn, drawing.features]) as drawn:
+        middling.draw(drawing)
+    close_above(memory.drawing_bytes(config, middling.dtype, drawing) - drawing.features.nbytes, drawn.peak)
 
 
 @pytest.mark.parametrize("count", [1, 4])

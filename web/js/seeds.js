@@ -11,7 +11,7 @@ function useSeed(node, seed) {
     noteChange()
 }
 
-const DRAWING = ["JanusTextToImage", "JanusRepaint", "JanusVariations"]
+const DRAWING = ["JanusTextToImage", "JanusRepaint", "JanusVariations", "JanusEdit"]
 
 // JavaScript rounds larger numbers, and so would the seed widget.
 const usable = (seed) => Number.isSafeInteger(Number(seed))
