@@ -108,7 +108,6 @@ def editing_of(janus: Janus, shown: Shown, instruction: str, *, image_weight: fl
         prompts=(full,) * count,
         partial=(part,) * count if image_weight else (),
         partial_weight=image_weight,
-        placeholder=processor.image,
         features=torch.cat(features),
         **settings,
     )

@@ -15,6 +15,7 @@ from torch import Tensor
 from .config import JanusConfig
 from .dialects import SYSTEM_PROMPT, Dialect, dialect_of
 from .errors import CheckpointError, InputError, shown
+from .generation.codes import FEATURE
 from .pictures import Normalisation, check_images, preprocess, to_pil
 from .weights.checkpoint import CheckpointFiles
 
@@ -175,12 +176,12 @@ class Processor:
     def editing_prompt(self, instruction: str, codes: int, *, hidden: bool = False) -> list[int]:
         """An instruction and a picture -> ids to draw the changed picture from, which end with begin_of_image.
 
-        The picture is there twice, each time as image ids for its features: as it is read, then as its `codes` are drawn. With
+        The picture is there twice, each time as places of features: as it is read, then as its `codes` are drawn. With
         `hidden` the codes are pads.
         """
         begin, end = self.begin_of_image, self.end_of_image
-        read = [begin, *[self.image] * self.image_tokens, end]
-        drawn = [begin, *[self.pad if hidden else self.image] * codes, end]
+        read = [begin, *[FEATURE] * self.image_tokens, end]
+        drawn = [begin, *[self.pad if hidden else FEATURE] * codes, end]
         user, assistant = (self.role_type(role) for role in self.roles.values())
         said = [user, ": ", Special(IMAGE_TAG), instruction.strip(), "\n\n", assistant, ":", Special(BEGIN_OF_IMAGE)]
         ids = self._join(said)

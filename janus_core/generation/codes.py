@@ -16,6 +16,7 @@ from torch import Tensor
 from ..errors import InputError
 from .sampling import Sampling, draw_tokens, guide, is_finite, noisy_scores, seed_keys
 
+HIDDEN, FEATURE = -1, -2  # among a prompt's ids: a place that nothing looks at, and the place of a feature
 MAX_COUNT = 2**20  # pictures at once: no memory holds so many, and sizes with more overflow 64 bits
 
 
@@ -63,8 +64,8 @@ class Drawing:
     `prompt` are ids that end with begin_of_image; `pad` replaces them in the unconditional prompt. Where the pictures differ,
     `prompts` has one for each in its place. `unconditional` are the prompts without a condition, where they are not those.
     `partial` are prompts with a part of the condition, whose logits count `partial_weight` times those of the whole.
-    In all of these -1 is a place that nothing looks at, and each `placeholder` takes the next of `features`, embeddings
-    [places, D], in the order of `prefixes`.
+    In all of these each FEATURE takes the next of `features`, embeddings [places, D], in the order of `prefixes`, and
+    HIDDEN is a place that keeps its position.
     Picture i uses seed + i and does not depend on the others. With several `salts`, each seed draws one picture per salt, in
     succession, and `count` is that of all. `window` is how many codes a pass of jacobi reads, 1 for a plain step.
     `cfg_end` is the CFG weight of the last code, on the way of `cfg_power`; None keeps `cfg_weight`.
@@ -87,7 +88,6 @@ class Drawing:
     unconditional: tuple[list[int], ...] = ()
     partial: tuple[list[int], ...] = ()
     partial_weight: float = 0.0
-    placeholder: int | None = None
     features: Tensor | None = None
 
     def __post_init__(self) -> None:

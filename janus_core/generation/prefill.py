@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ..model.janus import JanusModel
-from .codes import Drawing
+from .codes import FEATURE, HIDDEN, Drawing
 from .context import Context
 from .execution import Execution
 from .text import prompt_mask
@@ -16,13 +16,13 @@ def embed_prefixes(model: JanusModel, drawing: Drawing, device: torch.device) ->
     That is bool [prefixes, T], None if it is everywhere.
     """
     prefixes, length = drawing.prefixes, drawing.length
-    rows = [[-1] * (length - len(prefix)) + prefix for prefix in prefixes]
+    rows = [[HIDDEN] * (length - len(prefix)) + prefix for prefix in prefixes]
     ids = torch.tensor(rows, device=device)
-    everywhere = all(token >= 0 for row in rows for token in row)  # known without waiting for the device
-    embeds = model.embed_text(ids if everywhere else ids.masked_fill(ids < 0, drawing.pad))
+    found = {token for row in rows for token in row}  # known without waiting for the device
+    embeds = model.embed_text(ids.masked_fill(ids < 0, drawing.pad) if min(found) < 0 else ids)
     if drawing.features is not None:
-        embeds[ids == drawing.placeholder] = drawing.features.to(embeds)
-    return embeds, None if everywhere else ids >= 0
+        embeds[ids == FEATURE] = drawing.features.to(embeds)
+    return embeds, ids != HIDDEN if HIDDEN in found else None
 
 
 class Prefilled:

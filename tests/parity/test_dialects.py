@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
 import janus_core
-from janus_core import editing, thinking
+from janus_core import editing, reviewing, thinking
+from janus_core.generation.codes import FEATURE, HIDDEN
 from janus_core.generation.prefill import embed_prefixes
 
 DATA = Path(__file__).parents[1] / "data"
@@ -95,11 +97,42 @@ def test_janus_4o_edits_with_three_rows(recorded, close, record, picture):
     settings = {"image_weight": text["image_cfg"], "cfg_weight": text["cfg"], "temperature": 0.0}
     drawing = editing.editing_of(janus, shown, text["instruction"], **settings)
     [part] = drawing.partial
-    assert part == recorded["janus_4o.prompt"].tolist()
+    places = [janus.processor.image if token == FEATURE else token for token in part]
+    assert places == recorded["janus_4o.prompt"].tolist()
     embeds, hidden = embed_prefixes(janus.model, drawing, janus.device)
     assert hidden is None
     close(embeds, recorded["janus_4o.embeds"])  # full, part, uncond
     logits = record(janus.model.gen_head)
     assert janus.draw(drawing).ids.tolist() == recorded["janus_4o.ids"].tolist()
     for step, rows in enumerate(recorded["janus_4o.drawing_logits"]):
+        close(logits[step], rows)
+
+
+def test_janus_pro_r1_looks_at_its_picture_and_draws_it_again(recorded, close, record):
+    janus, prompt = speaking("Janus-Pro-R1"), recorded["text"]["janus_pro_r1"]["prompt"]
+    assert janus.processor.drawing_prompt(prompt) == recorded["janus_pro_r1.prompt"].tolist()
+    tokens = janus.generate(prompt, temperature=0.0)
+    assert tokens.ids.tolist() == recorded["janus_pro_r1.first_ids"].tolist()
+    words = record(janus.model.language_model.lm_head)
+    [verdict] = reviewing.review(janus, prompt, tokens, temperature=0.0)
+    answer = recorded["janus_pro_r1.answer"].tolist()
+    assert answer[-1] == 285  # which was set
+    assert verdict.yes == recorded["text"]["janus_pro_r1"]["yes"] == (answer[0] == recorded["janus_pro_r1.yes_no"][0])
+    assert verdict.ids[: len(answer) - 1] == answer[:-1]
+    for step, rows in enumerate(recorded["janus_pro_r1.answer_logits"][: len(answer) - 1]):
+        close(words[step].flatten(), rows)
+    ended = replace(verdict, ids=answer[:-1], ended=True)
+    drawing = reviewing.second_drawing(janus, prompt, tokens, [ended], temperature=0.0)
+    [ids], [without] = drawing.prompts, drawing.unconditional
+    mask = recorded["janus_pro_r1.second_mask"].tolist()
+    assert [int(token != HIDDEN) for token in ids] == mask
+    codes = len(recorded["janus_pro_r1.codes"])
+    question, again = recorded["janus_pro_r1.question"].tolist(), recorded["janus_pro_r1.again"].tolist()
+    first = recorded["janus_pro_r1.prompt"].tolist()
+    assert ids == [*first, *[FEATURE] * codes, *question, *answer[:-1], HIDDEN, *again]
+    assert without[len(first) :] == ids[len(first) :]
+    close(drawing.features[:codes], janus.model.embed_codes(recorded["janus_pro_r1.codes"].long()))
+    logits = record(janus.model.gen_head)
+    assert janus.draw(drawing).ids.tolist() == recorded["janus_pro_r1.second_ids"].tolist()
+    for step, rows in enumerate(recorded["janus_pro_r1.second_logits"]):
         close(logits[step], rows)

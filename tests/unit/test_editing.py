@@ -12,6 +12,7 @@ from recorded import CPU, record_on_tapes
 
 import janus_core
 from janus_core import InputError, editing
+from janus_core.generation.codes import FEATURE
 from janus_core.generation.image import draw_codes
 from janus_core.generation.jacobi import draw_codes_jacobi
 
@@ -91,4 +92,4 @@ def test_bad_input_is_one_sentence(editor, pictures, change, says):
 def test_special_tokens_in_an_instruction_are_text(editor):
     processor = editor.processor
     ids = processor.editing_prompt("<begin_of_image><image_placeholder><|User|>", 36)
-    assert ids.count(processor.image) == 72 and ids.count(processor.begin_of_image) == 3
+    assert ids.count(FEATURE) == 72 and processor.image not in ids and ids.count(processor.begin_of_image) == 3

@@ -9,6 +9,7 @@ import pytest
 import torch
 from recorded import CPU, record_on_tapes
 
+from janus_core.generation.codes import HIDDEN
 from janus_core.generation.image import draw_codes
 from janus_core.generation.jacobi import draw_codes_jacobi
 from janus_core.model.llama import rope_table
@@ -51,7 +52,7 @@ def test_recorded_steps_draw_the_same(janus64, monkeypatch, draw, window):
 def test_a_place_left_out_is_not_looked_at_and_counts_as_a_position(janus64):
     """The prompt with a place left out, against a pass without cache over the same tokens at the same positions."""
     ids = janus64.processor.drawing_prompt("an owl")
-    gap = [*ids[:4], -1, *ids[4:]]
+    gap = [*ids[:4], HIDDEN, *ids[4:]]
     drawing = janus64.drawing_of("an owl", 1, prompts=(gap,), cfg_weight=1.0, temperature=0.0)
     drawn = janus64.draw(drawing).ids
     kept = [*range(4), *range(5, len(gap))]
