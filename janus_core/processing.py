@@ -24,11 +24,15 @@ BOS, EOS, PAD = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", 
 BEGIN_OF_IMAGE, END_OF_IMAGE = "<begin_of_image>", "<end_of_image>"
 
 
-class Turn(TypedDict):
-    """One message of a conversation."""
-
+class _Said(TypedDict):
     role: Literal["user", "assistant"]
     content: str
+
+
+class Turn(_Said, total=False):
+    """One message of a conversation. With `drawn`, the assistant's message is a picture, and `content` is empty."""
+
+    drawn: bool
 
 
 class Special(str):
@@ -156,6 +160,9 @@ class Processor:
         """The parts of `render`'s text. With `pictures`, the tags in the user's turns are special tokens."""
         parts = [Special(system), "\n\n"] if system else []  # janus-mini has a token for the system prompt
         for turn in turns:
+            if _is_drawn(turn):
+                parts += [self.role_type(self.roles["assistant"]), ":", Special(IMAGE_TAG), Special(EOS)]
+                continue
             parts += [self.role_type(self.roles[turn["role"]]), ": "]
             content = turn["content"].strip()
             if turn["role"] == "assistant":
@@ -213,8 +220,8 @@ class Processor:
     def question_prompt(self, turns: str | list[Turn], pictures: int) -> list[int]:
         """A question, or a conversation that ends with one, about `pictures` pictures -> prompt ids.
 
-        If there are pictures, each `<image_placeholder>` in the user's text is the position of one; without any, they
-        precede the first question. Raises InputError for an empty question, or when placeholders and pictures differ in
+        If there are pictures, each `<image_placeholder>` in the user's text is the position of one, and so is each turn that
+        was drawn; without any, they precede the first question. Raises InputError for an empty question, or when placeholders and pictures differ in
         number.
         """
         if isinstance(turns, str):
@@ -232,7 +239,7 @@ class Processor:
             raise InputError(
                 f"The text names {placeholders} pictures with {IMAGE_TAG} and {pictures} were given: use one tag per picture, or none."
             )
-        asked = [(turn["role"], turn["content"]) for turn in turns], pictures
+        asked = [(turn["role"], turn["content"], _is_drawn(turn)) for turn in turns], pictures
         last, ids = self._last_question
         if asked == last:
             return ids.copy()
@@ -250,8 +257,12 @@ class Processor:
 
 
 def count_tags(turns: Iterable[Turn]) -> int:
-    """The positions of pictures in the user's turns. What the assistant says is text."""
-    return sum(turn["content"].count(IMAGE_TAG) for turn in turns if turn["role"] == "user")
+    """The positions of pictures: the tags in the user's turns, and the turns that were drawn. Else an assistant's turn is text."""
+    return sum(turn["content"].count(IMAGE_TAG) if turn["role"] == "user" else _is_drawn(turn) for turn in turns)
+
+
+def _is_drawn(turn: Turn) -> bool:
+    return turn["role"] == "assistant" and turn.get("drawn", False)
 
 
 def _token_text(named: dict[str, Any], name: str, where: str) -> str | None:

@@ -63,6 +63,7 @@ KINDS: dict[str, tuple[type, str]] = {
         ("tokens", "tokens_1", "tokens_2"), (ImageTokens, "picture tokens from Janus Text-to-Image or VQ Encode")
     ),
     "history": (Conversation, "the history of another Janus Chat"),
+    **dict.fromkeys(("draw", "force"), (bool, "on or off")),
     "sampling": (SamplingSettings, "the output of Janus Sampling"),
     "image": (torch.Tensor, "pictures"),
     "original": (torch.Tensor, "pictures"),
@@ -81,7 +82,8 @@ KINDS: dict[str, tuple[type, str]] = {
 def check_kind(name: str, value: object) -> None:
     """Raise InputError if an input is not of the kind that KINDS has for its name."""
     kind, description = KINDS[name]
-    if not isinstance(value, kind) or isinstance(value, bool):  # which Python counts among the whole numbers
+    truth = isinstance(value, bool)  # which Python counts among the whole numbers
+    if not isinstance(value, kind) or (truth and kind is not bool):
         plain = value is None or isinstance(value, str | int | float)  # the others may be large
         given = repr(value)[:60] if plain else f"of the type {type(value).__name__}"
         raise InputError(f"The input {name} is {given} and must be {description}: connect or enter that.")

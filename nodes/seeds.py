@@ -22,8 +22,13 @@ def thumbnails(pictures: torch.Tensor, seed: int) -> list[dict[str, Any]]:
 
     The seed is text, as JavaScript rounds numbers above 2^53.
     """
-    files = ui.ImageSaveHelper.save_images(pictures, "janus", io.FolderType.temp, cls=None, compress_level=1)
-    return [{**file, "seed": str(seed_of(seed, i))} for i, file in enumerate(files)]
+    return [{**file, "seed": str(seed_of(seed, i))} for i, file in enumerate(picture_files(pictures))]
+
+
+def picture_files(pictures: torch.Tensor) -> list[dict[str, Any]]:
+    """For each of the pictures [N, H, W, 3], a temporary file that ComfyUI serves."""
+    saved = ui.ImageSaveHelper.save_images(pictures, "janus", io.FolderType.temp, cls=None, compress_level=1)
+    return [{**file} for file in saved]
 
 
 def add_seeds_to_metadata(request: dict[str, Any]) -> dict[str, Any]:

@@ -9,12 +9,14 @@ from typing import Any
 import comfy.cli_args
 import comfy.model_management
 import comfy.utils
+from comfy_execution.graph import ExecutionBlocker
 from PIL import Image
 
 from ...janus_core import Janus
 
 Progress = Callable[[int, int, Any], None]
 MIN_INTERVAL = 0.2  # seconds between two progress messages, as sending them takes time from the work
+NOTHING = ExecutionBlocker(None)  # an output that has no value: what is behind it does not run
 MAX_OUTPUTS = 5  # words of an answer are sent so often in any second: the first ones at once
 
 
