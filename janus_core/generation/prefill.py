@@ -7,7 +7,7 @@ from ..model.janus import JanusModel
 from .codes import FEATURE, HIDDEN, Drawing
 from .context import Context
 from .execution import Execution
-from .text import prompt_mask
+from .text import padded_mask
 
 
 def embed_prefixes(model: JanusModel, drawing: Drawing, device: torch.device) -> tuple[Tensor, Tensor | None]:
@@ -47,7 +47,7 @@ class Prefilled:
         else:
             pads = seen.int().argmax(dim=1, keepdim=True)  # before the first token; a place left out within counts
             positions = (torch.arange(self.start, device=device) - pads).clamp(min=0)
-            hidden = prefix.read(embeds, positions, prompt_mask(seen))
+            hidden = prefix.read(embeds, positions, padded_mask(seen))
             self.pads = pads.repeat_interleave(copies, dim=0)
         self.hidden = hidden[:, -1].repeat_interleave(copies, dim=0)
         self.context = Context(llama, prefixes * copies, self.start + room, execution, embeds.dtype)

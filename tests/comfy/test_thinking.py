@@ -1,5 +1,7 @@
 """Thinking in a real server: what the node shows and gives is what the core thinks and draws."""
 
+import re
+
 import numpy as np
 import pytest
 from comfy_server import PACK, ComfyServer, Graph, node_of
@@ -34,6 +36,15 @@ def test_the_thought_is_shown_given_and_drawn_from(server: ComfyServer, drawing:
     pictures = server.pictures(run, node_of(drawing, "SaveImage"))
     for picture, expected in zip(pictures, janus.decode(tokens), strict=True):
         assert np.abs(np.asarray(picture) / 255 - expected.numpy()).max() < 0.01
+
+
+def test_the_text_head_is_asked_for_when_it_is_used(server: ComfyServer, drawing: Graph) -> None:
+    for how, more in (("off", set()), ("on", {"JanusTextHead"})):
+        server.forget()
+        seen = len(server.log.read_text())
+        assert server.run(thoughtful(drawing, thinking=how, seed=9)).end == "execution_success"
+        asked = set(re.findall(r"Requested to load (\w+)", server.log.read_text()[seen:]))
+        assert asked == {"JanusLanguage", "JanusPictureHead", "JanusVQ"} | more
 
 
 def test_off_gives_the_prompt_and_the_picture_of_before(server: ComfyServer, drawing: Graph) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch._subclasses import FakeTensorMode
 from torch.nn import functional as F
 
 from janus_core.generation import text
-from janus_core.generation.codes import Drawing
+from janus_core.generation.codes import FEATURE, HIDDEN, Drawing
 from janus_core.generation.execution import Execution
 from janus_core.generation.image import DrawingStep, draw_codes
 from janus_core.generation.jacobi import JacobiPass
@@ -83,6 +84,15 @@ def test_a_step_of_drawing_and_a_pass_of_jacobi(case: tuple[str, Precision, Janu
             how = {"sampling": sampling, "cfg_weight": cfg_weight}
             stays_on(device, DrawingStep(model, drawing(**how), execution))
             stays_on(device, JacobiPass(model, drawing(**how, window=4), execution))
+
+
+def test_steps_of_a_drawing_with_prompts_of_their_own_and_features(case: tuple[str, Precision, JanusModel]) -> None:
+    device, precision, model = case
+    own = ([0, 5, 6, 7, 3], [0, FEATURE, 3], [0, HIDDEN, 6, 3])
+    features = torch.empty(1, model.config.llama.hidden_size, dtype=precision.compute, device=device)
+    what = replace(drawing(), prompts=own, partial=own, partial_weight=3.0, features=features.repeat(2, 1))
+    stays_on(device, DrawingStep(model, what, Execution(torch.device(device))))
+    stays_on(device, JacobiPass(model, replace(what, window=4), Execution(torch.device(device))))
 
 
 @pytest.mark.parametrize("case", [(CUDA, PRECISIONS[0]), (MPS, PRECISIONS[0])], indirect=True, ids=[CUDA, MPS])
