@@ -75,5 +75,4 @@ class JanusLoader(io.ComfyNode):
         if model := folders.downloads().get(checkpoint):
             fetch(model, folders.new_checkpoint_folder(), progress=canvas.progress())
         path = folders.checkpoint_path(checkpoint)
-        hosted = weights.load_janus(path, dtype, None if dialect == "auto" else dialect)
-        return io.NodeOutput(hosted, ui={"text": [hosted.core.processor.dialect.name]})
+        return io.NodeOutput(weights.load_janus(path, dtype, None if dialect == "auto" else dialect))

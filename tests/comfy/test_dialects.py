@@ -1,4 +1,4 @@
-"""Dialects in a real server: what Load Janus says it took, what is refused, and that the weights are there once."""
+"""Dialects in a real server: what the log says was taken, what is refused, and that the weights are there once."""
 
 import re
 from typing import Any
@@ -13,13 +13,10 @@ def speaking(graph: Graph, dialect: Any) -> Graph:
 
 
 @pytest.mark.parametrize(("dialect", "taken"), [("auto", "Janus-Pro"), ("T2I-R1", "T2I-R1")])
-def test_load_janus_and_the_log_say_what_was_taken(
-    server: ComfyServer, drawing: Graph, dialect: str, taken: str
-) -> None:
+def test_the_log_says_what_was_taken(server: ComfyServer, drawing: Graph, dialect: str, taken: str) -> None:
     server.forget()
     seen = len(server.log.read_text())
-    run = server.run(speaking(drawing, dialect))
-    assert run.outputs[node_of(drawing, "JanusLoader")]["text"] == [taken]
+    assert server.run(speaking(drawing, dialect)).end == "execution_success"
     assert re.search(rf"Janus: .*tiny is spoken to as {taken}\n", server.log.read_text()[seen:])
 
 
