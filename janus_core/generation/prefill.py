@@ -38,18 +38,15 @@ class Prefilled:
         prefixes = len(embeds)
         copies = drawing.guides * drawing.count // prefixes
         prefix = Context(llama, prefixes, self.start, execution, embeds.dtype)
-        self.pads, self.visible = (
-            None,
-            None,
-        )  # how far positions are behind slots, long [rows, 1]; what steps may look at
-        if seen is None:
-            hidden = prefix.read(embeds)
-        else:
+        positions = looks = None
+        self.pads: Tensor | None = None  # how far positions are behind slots, long [rows, 1]
+        self.visible: Tensor | None = None  # the slots that steps may look at
+        if seen is not None:
             pads = seen.int().argmax(dim=1, keepdim=True)  # before the first token; a place left out within counts
-            positions = (torch.arange(self.start, device=device) - pads).clamp(min=0)
-            hidden = prefix.read(embeds, positions, padded_mask(seen))
+            positions, looks = (torch.arange(self.start, device=device) - pads).clamp(min=0), padded_mask(seen)
             self.pads = pads.repeat_interleave(copies, dim=0)
-        self.hidden = hidden[:, -1].repeat_interleave(copies, dim=0)
+        self.hidden = prefix.read(embeds, positions, looks)[:, -1].repeat_interleave(copies, dim=0)
+        looks = None  # it is large
         self.context = Context(llama, prefixes * copies, self.start + room, execution, embeds.dtype)
         self.context.cache.copy_rows(prefix.cache, copies)
         if seen is not None:
