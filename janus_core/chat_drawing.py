@@ -36,9 +36,10 @@ def drawing_in(janus: Janus, conversation: Conversation, **settings: Any) -> Dra
 
 def reading_need(janus: Janus, conversation: Conversation) -> Need:
     """What `drawing_in` itself needs on the device: to read the pictures. Raises InputError as it does."""
-    sizes = {"rows": 1, "prompt": len(_ids(janus, conversation)), "new": 1, "pictures": len(conversation.pictures)}
-    work = memory.answering_bytes(janus.model.config, janus.precision, **sizes)
-    return Need(READING if conversation.pictures else (), work)
+    _ids(janus, conversation)
+    pictures = len(conversation.pictures)
+    work = memory.answering_bytes(janus.model.config, janus.precision, rows=1, prompt=1, new=1, pictures=pictures)
+    return Need(READING if pictures else (), work)
 
 
 def _ids(janus: Janus, conversation: Conversation) -> list[int]:

@@ -86,11 +86,15 @@ def show(janus: Janus, images: Tensor) -> Shown:
     return Shown(torch.cat(seen), torch.cat(drawn))
 
 
-def showing_need(janus: Janus) -> Need:
-    """What `show` needs on the device, beside what it returns."""
+def showing_need(janus: Janus, count: int) -> Need:
+    """What `show` needs on the device for `count` pictures."""
     config, precision = janus.model.config, janus.precision
     sees = memory.answering_bytes(config, precision, rows=1, prompt=config.vision.tokens, new=1, pictures=1)
-    return Need(READING, max(sees, memory.decoding_bytes(config, precision, pictures=1)))
+    tokens = config.vision.tokens + config.grid[0] * config.grid[1]
+    shown = count * tokens * config.llama.hidden_size * precision.compute.itemsize
+    return Need(
+        READING, 2 * shown + max(sees, memory.decoding_bytes(config, precision, pictures=1))
+    )  # in parts, joined
 
 
 def editing_of(janus: Janus, shown: Shown, instruction: str, *, image_weight: float = 5.0, **settings: Any) -> Drawing:

@@ -168,8 +168,9 @@ class Janus:
         draw = image.draw_codes if drawing.window == 1 else draw_codes_jacobi
         task = f"drawing a batch of {drawing.count}"
         with self.working(task, "draw fewer at once", self.model.drawing_parts, rows=drawing.rows):
-            prompts, _ = prefill.embed_prefixes(self.model, drawing, self.device)
-            execution = decide(self.execution, self.model.language_model.model, prompts)
+            embeds = prefill.embed_prefixes(self.model, drawing, self.device)[0]
+            execution = decide(self.execution, self.model.language_model.model, embeds)
+            del embeds  # large, and made again
             ids = draw(self.model, drawing, execution, progress)
         return ImageTokens(ids, self.model.config.grid, self.codebook)
 

@@ -56,8 +56,8 @@ def think(
         embeds, mask = janus.embed_prompts([ids], [])
         rows = text.answer_ids(
             janus.model,
-            embeds.repeat(count, 1, 1),
-            mask.repeat(count, 1),
+            embeds.expand(count, -1, -1),
+            mask.expand(count, -1),
             decide(janus.execution, janus.model.language_model.model, embeds),
             eos=processor.eos,
             max_new_tokens=new,

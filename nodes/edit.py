@@ -85,13 +85,14 @@ class JanusEdit(io.ComfyNode):
         pictures = over_white(image)
         editing.check_editing(janus.core, pictures, instruction, force=force)
         settings = {"seed": seed, "image_weight": image_cfg, **drawing_settings(cfg, temperature, sampling)}
-        shown = editing.show(janus.ready(editing.showing_need(janus.core)), pictures)
+        shown = editing.show(janus.ready(editing.showing_need(janus.core, len(pictures))), pictures)
         drawing = editing.editing_of(janus.core, shown, instruction, **settings)
         preview = preview_of(janus)
         need = janus.core.need_of(drawing)
         if preview and preview.decodes:
             need += janus.core.decoding_need()
         tokens = janus.ready(need).draw(drawing, canvas.progress(preview=preview))
+        del shown, drawing  # large, and decoding counts on their memory
         edited = janus.decode(tokens)
         if preview:
             canvas.show_frame(preview.sheet(edited))

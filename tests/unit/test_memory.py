@@ -79,7 +79,7 @@ def test_editing(middling, pictures, count):
     images, weights, config = pictures(count), list(middling.model.parameters()), middling.model.config
     with LiveBytes([*weights, images]) as reading:
         shown = editing.show(middling, images)
-    assert reading.peak <= editing.showing_need(middling).bytes + 2 * (shown.seen.nbytes + shown.drawn.nbytes)
+    assert reading.peak <= editing.showing_need(middling, count).bytes
     drawing = editing.editing_of(middling, shown, "Make it night.")
     with LiveBytes([*weights, shown.seen, shown.drawn, drawing.features]) as drawn:
         middling.draw(drawing)
