@@ -6,11 +6,13 @@ from .nodes import replacements
 from .nodes.caption import JanusCaptionFolder
 from .nodes.chat import JanusChat
 from .nodes.describe import JanusDescribeImage
+from .nodes.edit import JanusEdit
 from .nodes.generate import JanusTextToImage
 from .nodes.host import canvas, folders
 from .nodes.judging import JanusCheck, JanusDrawBest, JanusPickBest
 from .nodes.load import JanusLoader
 from .nodes.lora import JanusLoRA
+from .nodes.prompt import JanusPrompt
 from .nodes.repaint import JanusRepaint, JanusVariations
 from .nodes.sampling import JanusSampling
 from .nodes.save import JanusSave
@@ -33,9 +35,11 @@ class JanusExtension(ComfyExtension):
             JanusLoader,
             JanusLoRA,
             JanusTextToImage,
+            JanusPrompt,
             JanusSampling,
             JanusRepaint,
             JanusVariations,
+            JanusEdit,
             JanusDescribeImage,
             JanusChat,
             JanusTextModel,

@@ -6,10 +6,12 @@
 """
 
 from .checkpoints import DEFAULT_CHECKPOINT, load
+from .editing import edit
 from .errors import CheckpointError, InputError
 from .pipeline import Janus
 from .processing import Turn
 from .repainting import code_mask, repaint, vary
+from .thinking import think, think_and_draw
 from .tokens import ImageTokens
 
 __all__ = [
@@ -20,7 +22,10 @@ __all__ = [
     "Janus",
     "Turn",
     "code_mask",
+    "edit",
     "load",
     "repaint",
+    "think",
+    "think_and_draw",
     "vary",
 ]

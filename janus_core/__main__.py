@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from . import DEFAULT_CHECKPOINT, CheckpointError, InputError, load
+from . import DEFAULT_CHECKPOINT, CheckpointError, InputError, dialects, load
 from .convert import convert
 from .errors import MemoryExhaustedError
 from .pictures import from_uint8, read_picture, to_pil
 from .pipeline import SAMPLERS
 from .precision import NAMES
+from .thinking import think_and_draw
 
 
 class Bar:
@@ -50,15 +51,22 @@ def generate(args: argparse.Namespace) -> None:
         raise InputError("--batch and --ray are for a list: give --prompts.")
     if args.output.exists() and not args.output.is_dir():
         raise InputError(f"{args.output} is a file: give a folder as --output.")
-    janus = load(args.checkpoint, args.device, args.dtype)
-    tokens = janus.generate(args.prompt, args.count, **settings, progress=Bar("step"))
+    janus = load(args.checkpoint, args.device, args.dtype, dialect=args.dialect)
+    if args.think:
+        settings |= {"thinking": Bar("token"), "progress": Bar("step")}
+        tokens, thoughts = think_and_draw(janus, args.prompt, args.count, **settings)
+    else:
+        tokens, thoughts = janus.generate(args.prompt, args.count, **settings, progress=Bar("step")), []
     args.output.mkdir(parents=True, exist_ok=True)
     files = [args.output / f"janus_{args.seed + i}.png" for i in range(len(tokens))]
     for file, picture in zip(files, janus.decode(tokens), strict=True):
         to_pil(picture).save(file)
     if args.json:
-        print(json.dumps({"ids": tokens.ids.tolist(), "grid": tokens.grid, "files": [str(file) for file in files]}))
+        report = {"ids": tokens.ids.tolist(), "grid": tokens.grid, "files": [str(file) for file in files]}
+        print(json.dumps(report | ({"thoughts": [thought.text for thought in thoughts]} if args.think else {})))
     else:
+        for thought in thoughts:
+            print(thought.text, file=sys.stderr)
         print(*files, sep="\n")
 
 
@@ -70,7 +78,7 @@ def describe(args: argparse.Namespace) -> None:
         return describe_list(args)
     if args.batch is not None or args.ray or args.preset or args.trigger or args.prefix or args.suffix:
         raise InputError("--batch, --ray, --preset, --trigger, --prefix and --suffix are for a list: give --out.")
-    janus = load(args.checkpoint, args.device, args.dtype)
+    janus = load(args.checkpoint, args.device, args.dtype, dialect=args.dialect)
     images = [from_uint8(np.array(read_picture(path))) for path in args.pictures]
     settings = options(args, "max_new_tokens", "temperature", "seed")
     print(janus.answer(args.question, images, **settings, progress=Bar("token")))
@@ -106,6 +114,9 @@ def parser(chosen: str) -> argparse.ArgumentParser:
     common.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="folder, weight file or embedded name")
     common.add_argument("--device", default="cpu", help="cpu, cuda, mps")
     common.add_argument("--dtype", default="fp32", choices=NAMES, help="type of the weights")
+    common.add_argument(
+        "--dialect", choices=dialects.NAMES, help="how to speak to the model (default: what its files or name tell)"
+    )
     common.add_argument("--seed", type=int, default=0, help="picture or answer i uses seed + i")
 
     lists = argparse.ArgumentParser(add_help=False)
@@ -128,7 +139,7 @@ def parser(chosen: str) -> argparse.ArgumentParser:
     own = "(default: the checkpoint's own"
     draw.add_argument("--cfg-weight", type=float, help=f"strength of the prompt; 1 is no guidance {own}, usually 5)")
     draw.add_argument("--temperature", type=float, help=f"0 is greedy {own}, usually 1)")
-    draw.add_argument("--top-k", type=int, default=0, help="keep the k likeliest codes; 0 is off")
+    draw.add_argument("--top-k", type=int, help=f"keep the k likeliest codes; 0 is off {own}, usually 0)")
     draw.add_argument("--top-p", type=float, default=1.0, help="keep the likeliest codes of this share; 1 is off")
     draw.add_argument(
         "--min-p", type=float, help=f"leave out codes with less than this share of the likeliest's chance {own})"
@@ -136,6 +147,7 @@ def parser(chosen: str) -> argparse.ArgumentParser:
     draw.add_argument(
         "--sampler", default=SAMPLERS[0], choices=SAMPLERS, help="jacobi: the same pictures, looking ahead"
     )
+    draw.add_argument("--think", action="store_true", help="think in words first, and draw from them")
     draw.add_argument("--window", type=int, default=8, help="codes that jacobi looks ahead")
     draw.add_argument("--output", "--out", type=Path, default=Path(), help="folder for the pictures")
     draw.add_argument("--json", action="store_true", help="print token ids, grid and files as JSON")

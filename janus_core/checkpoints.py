@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import torch
 
 from .defaults import DrawingDefaults
+from .dialects import dialect_of
 from .generation.execution import Execution
 from .model.quantised import DEFAULT_LAYERS, Layers
 from .pipeline import Janus
 from .precision import Precision
 from .processing import Processor
-from .weights.checkpoint import find
+from .weights.checkpoint import CheckpointFiles, find
 from .weights.loading import load_model
 
 DEFAULT_CHECKPOINT = "janus-mini"
@@ -29,6 +31,7 @@ def load(
     compute: torch.dtype | None = None,
     layers: Layers = DEFAULT_LAYERS,
     execution: Execution | None = None,
+    dialect: str | None = None,
 ) -> Janus:
     """Load a Janus or Janus-Pro checkpoint of either layout (DeepSeek's or transformers').
 
@@ -38,16 +41,19 @@ def load(
     Linear layers; the rest, and the arithmetic, is in `compute`, bfloat16 by default.
     `device` is where the weights are put, and where they are computed with unless `execution` says otherwise. On a CPU they
     may be the file itself, mapped read-only: before you change them in place, call weights.loading.make_writable.
-    `layers` are the classes the model is built from.
-    Raises CheckpointError if the checkpoint is incomplete, InputError for a dtype or device that cannot be used.
+    `layers` are the classes the model is built from. `dialect` is one of dialects.NAMES; None asks the checkpoint's files and
+    name.
+    Raises CheckpointError if the checkpoint is incomplete, InputError for a dtype or device that cannot be used, or a dialect
+    that is unknown.
     """
     precision = Precision.of(dtype, compute)
     precision.check(device)
     source = find(checkpoint)
     config = source.config()
-    name = "generation_config.json"
-    defaults = DrawingDefaults.from_dict(source.read_json(name), source=source.describe(name))
-    processor = Processor(source, config)  # reports a wrong tokenizer before the weights are read
+    processor = Processor(
+        source, config, dialect_of(source, dialect)
+    )  # reports a wrong tokenizer before the weights are read
+    defaults = _drawing_defaults(source, processor)
     model = load_model(source, device, precision, layers=layers, config=config)
     return Janus(
         model,
@@ -56,3 +62,20 @@ def load(
         execution=execution or Execution(torch.device(device)),
         defaults=defaults,
     )
+
+
+def in_dialect(janus: Janus, checkpoint: str | Path, dialect: str) -> Janus:
+    """A loaded `checkpoint` that is spoken to in another of dialects.NAMES. Both share the weights.
+
+    Raises InputError for an unknown dialect.
+    """
+    source = find(checkpoint)
+    other = copy.copy(janus)
+    other.processor = Processor(source, janus.model.config, dialect_of(source, dialect))
+    other.defaults = _drawing_defaults(source, other.processor)
+    return other
+
+
+def _drawing_defaults(source: CheckpointFiles, processor: Processor) -> DrawingDefaults:
+    name = "generation_config.json"
+    return processor.dialect.drawing.updated(source.read_json(name), source=source.describe(name))

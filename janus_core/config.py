@@ -128,6 +128,11 @@ class JanusConfig:
                 f"{source} describes a model of type {shown(repr(model_type))}, not Janus ('multi_modality' or 'janus'): "
                 "choose the folder of a Janus or Janus-Pro checkpoint."
             )
+        if other := _other_model(raw):
+            raise CheckpointError(
+                f"{source} describes {other}, and this pack cannot open it: choose the folder of a Janus or Janus-Pro "
+                "checkpoint as its authors published it, in bf16, fp16 or fp32."
+            )
         try:
             config = read(raw)
         except KeyError as error:
@@ -249,6 +254,20 @@ def _llama(raw: dict[str, Any]) -> LlamaConfig:
     if rope.get("rope_type", "default") != "default" or "factor" in rope:
         raise ValueError("RoPE scaling is set, which no Janus has")
     return _read(LlamaConfig, raw)
+
+
+def _other_model(raw: dict[str, Any]) -> str | None:
+    """What a config is that looks like a Janus one: another model, or a Janus in a format that cannot be read."""
+    if raw.get("model_type") == "multi_modality":
+        if "vision_gen_enc_config" in raw:
+            return "JanusFlow, which draws by another method"
+        if not raw.keys() & {"gen_vision_config", "gen_aligner_config", "gen_head_config"}:
+            return "DeepSeek-VL, which reads pictures and cannot draw any"
+    settings = raw.get("quantization_config")
+    if settings is not None:
+        method = settings.get("quant_method") if isinstance(settings, dict) else None
+        return f"a model quantised by {shown(method or 'another library')}"
+    return "a model converted for MLX" if "quantization" in raw else None
 
 
 def _from_deepseek(raw: dict[str, Any]) -> JanusConfig:

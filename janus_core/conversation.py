@@ -14,7 +14,8 @@ from .processing import IMAGE_TAG, Turn, count_tags
 
 @dataclass(frozen=True)
 class Conversation:
-    """Alternating `turns` of user and assistant; `pictures` [H, W, 3] take the places of `<image_placeholder>` in them."""
+    """Alternating `turns` of user and assistant. `pictures` [H, W, 3] take the places of `<image_placeholder>` in the user's,
+    and of the assistant's that were drawn."""
 
     turns: tuple[Turn, ...] = ()
     pictures: tuple[Tensor, ...] = ()
@@ -30,6 +31,12 @@ class Conversation:
     def with_answer(self, answer: str) -> Conversation:
         """The conversation with the model's answer."""
         return Conversation((*self.turns, {"role": "assistant", "content": answer}), self.pictures)
+
+    def with_picture(self, picture: Tensor) -> Conversation:
+        """The conversation with a picture [H, W, 3] as the model's answer. Later turns read it as any other picture."""
+        return Conversation(
+            (*self.turns, {"role": "assistant", "content": "", "drawn": True}), (*self.pictures, picture)
+        )
 
     def without_oldest(self, count: int) -> Conversation:
         """The conversation without its `count` oldest exchanges (a message and its answer) and their pictures."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .dialects import JANUS_PRO, dialect_by_name
 from .errors import CheckpointError, InputError, size_text
 from .precision import SAFETENSORS, Precision
 from .processing import Processor
@@ -79,9 +80,9 @@ def _refuse_overwriting(path: Path) -> None:
 
 
 def _texts(files: CheckpointFiles, dtype: str) -> dict[str, str]:
-    """The file's metadata. `name` is kept because Janus-1.3B is recognised by its name only."""
+    """The file's metadata. `name` is kept because it may be all that tells the dialect."""
     texts = {name: text for name in TEXT_FILES if (text := files.read(name)) is not None}
-    name = max(files.names, key=lambda name: "1.3b" in name.lower())
+    name = max(files.names, key=lambda name: dialect_by_name([name]) is not JANUS_PRO)
     return {"format": "pt", "name": name, "dtype": dtype} | texts
 
 

@@ -157,11 +157,12 @@ def drawing_bytes(
     """
     precision, llama, codes = Precision.of(dtype), config.llama, config.vq.codebook_size
     compute, size = precision.compute, precision.compute.itemsize
-    prefixes, prompt, window = len(drawing.prefixes), len(drawing.prompt), drawing.window
-    sequences = prefixes * drawing.count
-    # The prefill: the prefixes' own cache, and one layer.
+    lengths, prompt, window = [len(prefix) for prefix in drawing.prefixes], drawing.length, drawing.window
+    prefixes, sequences = len(lengths), drawing.guides * drawing.count
+    # The prefill: the prefixes' own cache, one layer, and where they differ in length a mask, bool and as added to the scores.
     prefix_cache = cache_bytes(llama, compute, rows=prefixes, length=whole_blocks(prompt))
-    prefill = prefix_cache + layer_bytes(llama, precision, prefixes * prompt)
+    masks = prefixes * prompt**2 * (1 + size) if min(lengths) < prompt else 0
+    prefill = prefix_cache + masks + layer_bytes(llama, precision, prefixes * prompt)
     # The copy of the prefixes to all rows: of the keys, then of the values, beside the hidden states and embeddings.
     repeated = cache_bytes(llama, compute, rows=sequences, length=whole_blocks(prompt)) // 2
     copying = prefix_cache + repeated + 2 * prefixes * prompt * llama.hidden_size * size
@@ -173,7 +174,8 @@ def drawing_bytes(
     head = drawing.rows * (2 * config.gen_head_width + codes) * size
     sampling = codes * (drawing.count * window * SAMPLING + drawing.rows * size)  # beside all prefixes' logits
     cache_move = cache // (2 * llama.num_hidden_layers)
-    return int(MARGIN * max(prefill, cache + max(copying, layer, head, sampling, cache_move)))
+    features = 0 if drawing.features is None else drawing.features.nbytes
+    return features + int(MARGIN * max(prefill, cache + max(copying, layer, head, sampling, cache_move)))
 
 
 def answering_bytes(

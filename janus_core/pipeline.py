@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import memory
 from .defaults import DrawingDefaults
 from .errors import InputError, context_exceeded, shown
-from .generation import image, text
+from .generation import image, prefill, text
 from .generation.codes import Drawing
 from .generation.cpu_kernels import fast_layers
 from .generation.execution import Execution
@@ -87,7 +87,7 @@ class Janus:
         seed: int = 0,
         cfg_weight: float | None = None,
         temperature: float | None = None,
-        top_k: int = 0,
+        top_k: int | None = None,
         top_p: float = 1.0,
         min_p: float | None = None,
         cfg_end: float | None = None,
@@ -100,7 +100,7 @@ class Janus:
         """Draw `count` pictures of the prompt; picture i has seed + i and is the same in any batch.
 
         `cfg_weight` is the strength of guidance (1 = none), `temperature` 0 is greedy, `top_k` 0, `top_p` 1 and `min_p` 0
-        are off. Where cfg_weight, temperature and min_p are None they are the checkpoint's own: 5, 1 and 0 for Janus-Pro.
+        are off. Where cfg_weight, temperature, top_k and min_p are None they are the checkpoint's own: 5, 1, 0 and 0 for Janus-Pro.
         With `cfg_end`, the weight changes to that of the last code, as the `cfg_power` of the share that is drawn.
         min_p and `entropy_temperature` are explained in `Sampling`.
         `progress(step, total, ids [count, step])` is called after each step and may raise to stop.
@@ -133,7 +133,7 @@ class Janus:
         *,
         cfg_weight: float | None = None,
         temperature: float | None = None,
-        top_k: int = 0,
+        top_k: int | None = None,
         top_p: float = 1.0,
         min_p: float | None = None,
         entropy_temperature: float = 0.0,
@@ -153,7 +153,7 @@ class Janus:
             cfg_weight=own.cfg_weight if cfg_weight is None else cfg_weight,
             sampling=Sampling(
                 own.temperature if temperature is None else temperature,
-                top_k,
+                own.top_k if top_k is None else top_k,
                 top_p,
                 own.min_p if min_p is None else min_p,
                 entropy_temperature,
@@ -161,7 +161,7 @@ class Janus:
             window=window if window < 1 else min(window, math.prod(self.model.config.grid)),
             **more,
         )
-        self._check_length(len(drawing.prompt), drawing.steps, "prompt")
+        self._check_length(drawing.length, drawing.steps, "prompt")
         return drawing if sampler == "jacobi" else replace(drawing, window=1)
 
     def draw(
@@ -171,21 +171,21 @@ class Janus:
 
         `cull` chooses after each row which pictures to go on with, in a plain, sequential drawing.
         """
-        parts = self.model.drawing_parts
         draw = partial(image.draw_codes, cull=cull) if drawing.window == 1 else draw_codes_jacobi
-        with (
-            says_what_to_lower(f"drawing a batch of {drawing.count}", "draw fewer at once", self.device),
-            _one_at_a_time,
-            fast_layers(parts, rows=drawing.rows, execution=self.execution),
-        ):
-            prompts = self.model.embed_text(torch.tensor(drawing.prefixes, device=self.device))
-            execution = decide(self.execution, self.model.language_model.model, prompts)
+        task = f"drawing a batch of {drawing.count}"
+        with self.working(task, "draw fewer at once", self.model.drawing_parts, rows=drawing.rows):
+            embeds = prefill.embed_prefixes(self.model, drawing, self.device)[0]
+            execution = decide(self.execution, self.model.language_model.model, embeds)
+            del embeds  # large, and made again
             ids = draw(self.model, drawing, execution, progress)
         return ImageTokens(ids, self.model.config.grid, self.codebook)
 
     def drawing_need(self, prompt: str, count: int = 1, **settings: Any) -> Need:
         """What `generate` needs on the device with these settings. Raises InputError as `generate` does."""
-        drawing = self.drawing_of(prompt, count, **settings)
+        return self.need_of(self.drawing_of(prompt, count, **settings))
+
+    def need_of(self, drawing: Drawing) -> Need:
+        """What `draw` needs on the device."""
         return memory.drawing_need(self.model, drawing, precision=self.precision, execution=self.execution)
 
     @torch.no_grad()
@@ -315,11 +315,7 @@ class Janus:
         # In a batch the packed copies would not pay for themselves: short answers end early.
         alone = [self.model.language_model] if len(questions) == 1 else []
         cure = "ask fewer questions at once, about fewer pictures, or lower max_new_tokens"
-        with (
-            says_what_to_lower(f"answering a batch of {len(questions)}", cure, self.device),
-            _one_at_a_time,
-            fast_layers(alone, rows=1, execution=self.execution),
-        ):
+        with self.working(f"answering a batch of {len(questions)}", cure, alone, rows=1):
             embeds, mask = self.embed_prompts(prompts, [picture for batch in images or [] for picture in batch])
             ids = text.answer_ids(
                 self.model,
@@ -386,15 +382,16 @@ class Janus:
         """
         prompt = len(self.processor.question_prompt(question, pictures))
         self._check_length(prompt, max_new_tokens, "question")
-        work = memory.answering_bytes(
-            self.model.config,
-            self.precision,
-            rows=rows,
-            prompt=prompt,
-            new=max_new_tokens,
-            pictures=rows * pictures,
-        )
+        sizes = {"rows": rows, "prompt": prompt, "new": max_new_tokens, "pictures": rows * pictures}
+        work = memory.answering_bytes(self.model.config, self.precision, **sizes)
         return Need(memory.ANSWERING, work)
+
+    @contextmanager
+    def working(self, task: str, cure: str, parts: Sequence[nn.Module], rows: int) -> Iterator[None]:
+        """Around work with the decode step's `parts`, `rows` tokens a pass; if memory runs out it says to do `cure`."""
+        fast = fast_layers(parts, rows=rows, execution=self.execution)
+        with says_what_to_lower(task, cure, self.device), _one_at_a_time, fast:
+            yield
 
     def _alone(self) -> AbstractContextManager[object]:
         """Where drawing switches kernels for the whole process, which is on a CPU, other work waits for its end."""

@@ -13,24 +13,26 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 
 from .config import JanusConfig
+from .dialects import SYSTEM_PROMPT, Dialect, dialect_of
 from .errors import CheckpointError, InputError, shown
+from .generation.codes import FEATURE
 from .pictures import Normalisation, check_images, preprocess, to_pil
 from .weights.checkpoint import CheckpointFiles
 
-SYSTEM_PROMPT = (
-    "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
-    "provides, and assist the user with a variety of tasks using natural language."
-)
 IMAGE_TAG = "<image_placeholder>"
 BOS, EOS, PAD = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>"
 BEGIN_OF_IMAGE, END_OF_IMAGE = "<begin_of_image>", "<end_of_image>"
 
 
-class Turn(TypedDict):
-    """One message of a conversation."""
-
+class _Said(TypedDict):
     role: Literal["user", "assistant"]
     content: str
+
+
+class Turn(_Said, total=False):
+    """One message of a conversation. With `drawn`, the assistant's message is a picture, and `content` is empty."""
+
+    drawn: bool
 
 
 class Special(str):
@@ -38,12 +40,13 @@ class Special(str):
 
 
 class Processor:
-    """A checkpoint's tokenizer, special ids, role names, and picture size and scaling.
+    """A checkpoint's tokenizer, special ids, dialect, and picture size and scaling.
 
+    Without a `dialect` it is what the files tell.
     Raises CheckpointError when a file that it needs is missing or belongs to another model.
     """
 
-    def __init__(self, files: CheckpointFiles, config: JanusConfig):
+    def __init__(self, files: CheckpointFiles, config: JanusConfig, dialect: Dialect | None = None):
         self.path, text = files.describe("tokenizer.json"), files.read("tokenizer.json")
         if text is None:
             raise CheckpointError(f"{files.folder} has no tokenizer.json: put the model's own beside its weights.")
@@ -67,10 +70,11 @@ class Processor:
         self.begin_of_image = self._special_id(BEGIN_OF_IMAGE)
         self.end_of_image = self._special_id(END_OF_IMAGE)
         self.image = self._special_id(IMAGE_TAG)
-        # Janus-1.3B was trained with plain role names, Janus-Pro with a token for each.
-        template = "{}" if files.is_1_3b or self.tokenizer.token_to_id("<|User|>") is None else "<|{}|>"
+        self.dialect = dialect or dialect_of(files)
+        plain = self.dialect.plain_roles or self.tokenizer.token_to_id("<|User|>") is None
+        template = "{}" if plain else "<|{}|>"
         self.roles = {"user": template.format("User"), "assistant": template.format("Assistant")}
-        self.role_type = str if template == "{}" else Special
+        self.role_type = str if plain else Special
         self._separate_special_tokens()
         self.image_tokens = config.vision.tokens
         self._last_question: tuple[object, list[int]] = (None, [])  # for callers that need its length first
@@ -142,8 +146,11 @@ class Processor:
 
     def decode(self, ids: list[int]) -> str:
         """Ids -> text without special tokens or surrounding white space."""
+        return self._text(ids).strip()
+
+    def _text(self, ids: list[int]) -> str:
         with self._library():
-            return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+            return self.tokenizer.decode(ids, skip_special_tokens=True)
 
     def render(self, turns: list[Turn], system: str = "") -> str:
         """The chat template: the conversation as text, ending where the assistant's next turn begins."""
@@ -153,6 +160,9 @@ class Processor:
         """The parts of `render`'s text. With `pictures`, the tags in the user's turns are special tokens."""
         parts = [Special(system), "\n\n"] if system else []  # janus-mini has a token for the system prompt
         for turn in turns:
+            if _is_drawn(turn):
+                parts += [self.role_type(self.roles["assistant"]), ":", Special(IMAGE_TAG), Special(EOS)]
+                continue
             parts += [self.role_type(self.roles[turn["role"]]), ": "]
             content = turn["content"].strip()
             if turn["role"] == "assistant":
@@ -170,11 +180,48 @@ class Processor:
             raise InputError("The prompt is empty: say what to draw.")
         return self._join([*self._template([{"role": "user", "content": prompt}]), Special(BEGIN_OF_IMAGE)])
 
+    def editing_prompt(self, instruction: str, codes: int, *, hidden: bool = False) -> list[int]:
+        """An instruction and a picture -> ids to draw the changed picture from, which end with begin_of_image.
+
+        The picture is there twice, each time as places of features: as it is read, then as its `codes` are drawn. With
+        `hidden` the codes are pads.
+        """
+        begin, end = self.begin_of_image, self.end_of_image
+        read = [begin, *[FEATURE] * self.image_tokens, end]
+        drawn = [begin, *[self.pad if hidden else FEATURE] * codes, end]
+        user, assistant = (self.role_type(role) for role in self.roles.values())
+        said = [user, ": ", Special(IMAGE_TAG), instruction.strip(), "\n\n", assistant, ":", Special(BEGIN_OF_IMAGE)]
+        ids = self._join(said)
+        place = ids.index(self.image)
+        return [*ids[:place], *read, *drawn, *ids[place + 1 :]]
+
+    def thinking_prompt(self, prompt: str) -> list[int]:
+        """A description -> prompt ids after which the model thinks about it. Raises InputError when it is empty."""
+        self.drawing_prompt(prompt)
+        how = self.dialect.thinking
+        question = how.question.format(prompt=prompt.strip())
+        return self._join(self._template([{"role": "user", "content": question}], how.system))
+
+    def thought_prompt(self, prompt: str, thought: list[int]) -> list[int]:
+        """A description and the ids of a thought about it -> ids to draw from, which end with begin_of_image.
+
+        Raises InputError when they leave nothing to draw.
+        """
+        how = self.dialect.thinking
+        if how.drawing is not None:
+            text = how.drawing.format(prompt=prompt.strip(), thought=self._text(thought))
+            if not text.strip():
+                raise InputError("The model had no thought about this prompt: take another seed, or turn thinking off.")
+            return self.drawing_prompt(text)
+        # As the authors have it, the last token of a thought that did not end becomes begin_of_image.
+        end = thought.index(self.begin_of_image) if self.begin_of_image in thought else how.max_tokens - 1
+        return [*self.thinking_prompt(prompt), *thought[:end], self.begin_of_image]
+
     def question_prompt(self, turns: str | list[Turn], pictures: int) -> list[int]:
         """A question, or a conversation that ends with one, about `pictures` pictures -> prompt ids.
 
-        If there are pictures, each `<image_placeholder>` in the user's text is the position of one; without any, they
-        precede the first question. Raises InputError for an empty question, or when placeholders and pictures differ in
+        If there are pictures, each `<image_placeholder>` in the user's text is the position of one, and so is each turn that
+        was drawn; without any, they precede the first question. Raises InputError for an empty question, or when placeholders and pictures differ in
         number.
         """
         if isinstance(turns, str):
@@ -192,7 +239,7 @@ class Processor:
             raise InputError(
                 f"The text names {placeholders} pictures with {IMAGE_TAG} and {pictures} were given: use one tag per picture, or none."
             )
-        asked = [(turn["role"], turn["content"]) for turn in turns], pictures
+        asked = [(turn["role"], turn["content"], _is_drawn(turn)) for turn in turns], pictures
         last, ids = self._last_question
         if asked == last:
             return ids.copy()
@@ -210,8 +257,12 @@ class Processor:
 
 
 def count_tags(turns: Iterable[Turn]) -> int:
-    """The positions of pictures in the user's turns. What the assistant says is text."""
-    return sum(turn["content"].count(IMAGE_TAG) for turn in turns if turn["role"] == "user")
+    """The positions of pictures: the tags in the user's turns, and the turns that were drawn. Else an assistant's turn is text."""
+    return sum(turn["content"].count(IMAGE_TAG) if turn["role"] == "user" else _is_drawn(turn) for turn in turns)
+
+
+def _is_drawn(turn: Turn) -> bool:
+    return turn["role"] == "assistant" and turn.get("drawn", False)
 
 
 def _token_text(named: dict[str, Any], name: str, where: str) -> str | None:

@@ -5,12 +5,14 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
+from ..janus_core.chat_drawing import drawing_in, reading_need
 from ..janus_core.conversation import Conversation, check_room, spread_frames
 from ..janus_core.pictures import check_images, over_white
-from ..janus_core.processing import IMAGE_TAG, Turn, count_tags
+from ..janus_core.processing import IMAGE_TAG, count_tags
 from . import inputs
 from .host import canvas, folders
 from .host.weights import HostedJanus
+from .seeds import picture_files
 from .types import HistoryType
 
 
@@ -58,11 +60,23 @@ class JanusChat(io.ComfyNode):
                     "too long for the model.",
                 ),
                 inputs.FRAMES,
+                io.Boolean.Input(
+                    "draw",
+                    default=False,
+                    optional=True,
+                    tooltip="Reply with a picture. It follows all that was said and shown, and is drawn with the model's own "
+                    "cfg and temperature. Later turns can speak about it.",
+                ),
             ],
             outputs=[
                 io.String.Output("answer", display_name="answer", tooltip="What the model said to this message."),
                 HistoryType.Output(
                     "conversation", display_name="history", tooltip="The conversation with this turn, for the next one."
+                ),
+                io.Image.Output(
+                    "drawn",
+                    display_name="image",
+                    tooltip="The picture, if the reply was drawn. If not, nodes behind this output do not run.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -83,23 +97,27 @@ class JanusChat(io.ComfyNode):
         image: torch.Tensor | None = None,
         history: Conversation | None = None,
         frames: int = 0,
+        draw: bool = False,
     ) -> io.NodeOutput:
-        shown = [] if image is None else list(check_images(over_white(image)))
+        given = [] if image is None else list(check_images(over_white(image)))
         before = (history or Conversation()).without_oldest(drop_turns)
-        if frames and shown:
-            tokens = lambda count: before.ask(message, shown[:count]).tokens(janus.core)
-            shown = spread_frames(janus.core, shown, most=frames, tokens=tokens, new=max_tokens)
-        conversation = before.ask(message, shown)
+        if frames and given:
+            tokens = lambda count: before.ask(message, given[:count]).tokens(janus.core)
+            given = spread_frames(janus.core, given, most=frames, tokens=tokens, new=max_tokens)
+        conversation = before.ask(message, given)
+        if draw:
+            return cls._draw(janus, conversation, seed)
         check_room(janus.core, conversation, max_tokens, setting="drop_turns")
         turns, pictures = list(conversation.turns), list(conversation.pictures)
         core = janus.ready(janus.core.answering_need(turns, len(pictures), max_new_tokens=max_tokens))
         prompt_tokens = conversation.tokens(core)
 
+        shown = _readable(conversation)
+
         def node_output(answer: str) -> dict[str, list]:
-            return {
-                "janus_turns": [_readable(turn) for turn in conversation.with_answer(answer).turns],
-                "janus_context": [prompt_tokens + len(core.processor.plain(answer)), core.context],
-            }
+            said = {"role": "assistant", "content": answer.strip(), "pictures": 0}
+            used = prompt_tokens + len(core.processor.plain(answer))
+            return {"janus_turns": [*shown, said], "janus_context": [used, core.context]}
 
         answer = core.answer(
             turns,
@@ -112,11 +130,25 @@ class JanusChat(io.ComfyNode):
             ),
         )
         ui = node_output(answer) | {"janus_files": folders.answer_files([answer])}
-        return io.NodeOutput(answer, conversation.with_answer(answer), ui=ui)
+        return io.NodeOutput(answer, conversation.with_answer(answer), canvas.NOTHING, ui=ui)
+
+    @classmethod
+    def _draw(cls, janus: HostedJanus, conversation: Conversation, seed: int) -> io.NodeOutput:
+        core = janus.ready(reading_need(janus.core, conversation))
+        drawing = drawing_in(core, conversation, seed=seed)
+        tokens = janus.ready(core.need_of(drawing)).draw(drawing, canvas.progress())
+        picture = janus.decode(tokens)
+        replied = conversation.with_picture(picture[0])
+        used = [drawing.length + drawing.steps, core.context]
+        return io.NodeOutput("", replied, picture, ui={"janus_turns": _readable(replied), "janus_context": used})
 
 
-def _readable(turn: Turn) -> dict[str, Any]:
-    """A turn without image tags, and how many pictures it has."""
-    pictures = count_tags([turn])
-    content = turn["content"].replace(IMAGE_TAG, "") if pictures else turn["content"]
-    return {**turn, "content": content.strip(), "pictures": pictures}
+def _readable(conversation: Conversation) -> list[dict[str, Any]]:
+    """The turns without image tags, with how many pictures each has; a drawn one with the file of its picture."""
+    turns, pictures = [], iter(conversation.pictures)
+    for turn in conversation.turns:
+        own = [next(pictures) for _ in range(count_tags([turn]))]
+        content = turn["content"].replace(IMAGE_TAG, "") if own else turn["content"]
+        files = {"image": picture_files(own[0][None])[0]} if turn["role"] == "assistant" and own else {}
+        turns.append({"role": turn["role"], "content": content.strip(), "pictures": len(own), **files})
+    return turns

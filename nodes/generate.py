@@ -1,10 +1,13 @@
-"""Janus Text-to-Image: pictures, and their tokens, from a description."""
+"""Janus Text-to-Image: pictures, their tokens, and what the model thought, from a description."""
 
 import dataclasses
 
 from comfy_api.latest import io
 
+from ..janus_core import InputError
+from ..janus_core.errors import shown
 from ..janus_core.pipeline import SAMPLERS
+from ..janus_core.thinking import Thought, drawing_from, think, thinking_need
 from . import inputs
 from .host import canvas
 from .host.weights import HostedJanus
@@ -55,11 +58,28 @@ class JanusTextToImage(io.ComfyNode):
                     tooltip="From Janus Sampling: finer settings. Its top_k, top_p, sampler and window count instead of those "
                     "on this node.",
                 ),
+                io.Combo.Input(
+                    "thinking",
+                    options=["off", "on"],
+                    default="off",
+                    optional=True,
+                    tooltip="On lets the model say in words what it will draw, and draw from that: each picture of a batch "
+                    "from a thought of its own. Models that were trained to think do it in their own way, others rewrite the "
+                    "prompt. It takes as long as an answer more.",
+                    **inputs.ADVANCED,
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The pictures."),
                 TokensType.Output(display_name="tokens", tooltip="The same pictures as tokens, for VQ Decode."),
+                io.String.Output(
+                    "thoughts",
+                    display_name="thought",
+                    is_output_list=True,
+                    tooltip="What the model thought before it drew, one text for each picture. With thinking off, the prompt.",
+                ),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -78,29 +98,27 @@ class JanusTextToImage(io.ComfyNode):
         sampler: str = SAMPLERS[0],
         window: int = 8,
         sampling: SamplingSettings | None = None,
+        thinking: str = "off",
     ) -> io.NodeOutput:
         settings = sampling or SamplingSettings(top_k=top_k, top_p=top_p, sampler=sampler, window=window)
+        if thinking not in ("off", "on"):
+            raise InputError(f"The input thinking is {shown(repr(thinking))} and must be off or on: choose one.")
+        given = {"seed": seed, "cfg_weight": cfg, "temperature": temperature, **dataclasses.asdict(settings)}
+        drawing = janus.core.drawing_of(prompt, batch_size, **given)  # bad settings are refused before a thought
+        thoughts: list[Thought] = []
+        if thinking == "on":
+            core = janus.ready(thinking_need(janus.core, prompt, batch_size))
+            show = lambda texts: canvas.show_output(cls.hidden.unique_id, {"janus_thoughts": texts})
+            thoughts = think(core, prompt, batch_size, seed=seed, progress=canvas.answers_progress(core, show))
+            drawing = drawing_from(core, prompt, thoughts, **given)
         preview = preview_of(janus)
-        need = janus.core.drawing_need(
-            prompt,
-            batch_size,
-            cfg_weight=cfg,
-            cfg_end=settings.cfg_end,
-            sampler=settings.sampler,
-            window=settings.window,
-        )
+        need = janus.core.need_of(drawing)
         if preview and preview.decodes:
             need += janus.core.decoding_need()
-        tokens = janus.ready(need).generate(
-            prompt,
-            batch_size,
-            seed=seed,
-            cfg_weight=cfg,
-            temperature=temperature,
-            progress=canvas.progress(preview=preview),
-            **dataclasses.asdict(settings),
-        )
+        tokens = janus.ready(need).draw(drawing, canvas.progress(preview=preview))
         pictures = janus.decode(tokens)
         if preview:
             canvas.show_frame(preview.sheet(pictures))
-        return io.NodeOutput(pictures, tokens, ui={"janus_pictures": thumbnails(pictures, seed)})
+        said = [thought.text for thought in thoughts]
+        ui = {"janus_pictures": thumbnails(pictures, seed)} | ({"janus_thoughts": said} if said else {})
+        return io.NodeOutput(pictures, tokens, said or [prompt] * batch_size, ui=ui)

@@ -73,17 +73,20 @@ KINDS: dict[str, tuple[type, str]] = {
         ("tokens", "tokens_1", "tokens_2"), (ImageTokens, "picture tokens from Janus Text-to-Image or VQ Encode")
     ),
     "history": (Conversation, "the history of another Janus Chat"),
+    **dict.fromkeys(("draw", "force"), (bool, "on or off")),
     "sampling": (SamplingSettings, "the output of Janus Sampling"),
     "image": (torch.Tensor, "pictures"),
     "original": (torch.Tensor, "pictures"),
     "mask": (torch.Tensor, "a mask"),
-    **dict.fromkeys(("checkpoint", "dtype", "file", "filename", "filename_prefix", "fit", "lora", "message"), _TEXT),
+    **dict.fromkeys(
+        ("checkpoint", "dialect", "dtype", "file", "filename", "filename_prefix", "fit", "lora", "message"), _TEXT
+    ),
     "kind": _TEXT,
-    **dict.fromkeys(("prompt", "question", "sampler"), _TEXT),
+    **dict.fromkeys(("instruction", "prompt", "question", "sampler", "thinking"), _TEXT),
     **dict.fromkeys(("existing", "folder", "output_folder", "prefix", "preset", "suffix", "trigger"), _TEXT),
     **dict.fromkeys(("batch_size", "drop_turns", "index", "length", "max_tokens", "seed", "top_k", "window"), _WHOLE),
     **dict.fromkeys(("candidates", "edge", "frames", "grow", "keep", "tries"), _WHOLE),
-    **dict.fromkeys(("cfg", "cfg_end", "cfg_power", "entropy_temperature", "min_p"), _NUMBER),
+    **dict.fromkeys(("cfg", "cfg_end", "cfg_power", "entropy_temperature", "image_cfg", "min_p"), _NUMBER),
     **dict.fromkeys(("strength", "temperature", "top_p"), _NUMBER),
 }
 
@@ -91,7 +94,8 @@ KINDS: dict[str, tuple[type, str]] = {
 def check_kind(name: str, value: object) -> None:
     """Raise InputError if an input is not of the kind that KINDS has for its name."""
     kind, description = KINDS[name]
-    if not isinstance(value, kind) or isinstance(value, bool):  # which Python counts among the whole numbers
+    truth = isinstance(value, bool)  # which Python counts among the whole numbers
+    if not isinstance(value, kind) or (truth and kind is not bool):
         plain = value is None or isinstance(value, str | int | float)  # the others may be large
         given = repr(value)[:60] if plain else f"of the type {type(value).__name__}"
         raise InputError(f"The input {name} is {given} and must be {description}: connect or enter that.")

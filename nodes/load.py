@@ -35,6 +35,15 @@ class JanusLoader(io.ComfyNode):
                     "when it has too little free memory for that; the log says which. bf16 and fp16 take half the "
                     "memory of fp32, int8 and fp8_e4m3fn about half of that again, and int8 is the more exact.",
                 ),
+                io.Combo.Input(
+                    "dialect",
+                    options=["auto", *weights.DIALECTS],
+                    default="auto",
+                    optional=True,
+                    tooltip="How to speak to the model: fine-tunes of Janus-Pro were trained with words of their own. Auto "
+                    "tells by the model's files or name; the log says which one it took.",
+                    **inputs.ADVANCED,
+                ),
             ],
             outputs=[
                 JanusType.Output(display_name="janus", tooltip="The model, for all the other Janus nodes."),
@@ -54,7 +63,7 @@ class JanusLoader(io.ComfyNode):
         return inputs.problem_of(check)
 
     @classmethod
-    def fingerprint_inputs(cls, checkpoint: str | None, dtype: str | None) -> folders.Stamps | None:
+    def fingerprint_inputs(cls, checkpoint: str | None, **_: object) -> folders.Stamps | None:
         """Changes when a file of the checkpoint is replaced on disk."""
         if checkpoint is None or checkpoint in folders.downloads():
             return None
@@ -62,7 +71,8 @@ class JanusLoader(io.ComfyNode):
 
     @classmethod
     @inputs.checked
-    def execute(cls, checkpoint: str, dtype: str) -> io.NodeOutput:
+    def execute(cls, checkpoint: str, dtype: str, dialect: str = "auto") -> io.NodeOutput:
         if model := folders.downloads().get(checkpoint):
             fetch(model, folders.new_checkpoint_folder(), progress=canvas.progress())
-        return io.NodeOutput(weights.load_janus(folders.checkpoint_path(checkpoint), dtype))
+        path = folders.checkpoint_path(checkpoint)
+        return io.NodeOutput(weights.load_janus(path, dtype, None if dialect == "auto" else dialect))

@@ -30,13 +30,19 @@ def thumbnails(
 
     `seed` is the first picture's, `seeds` are those of all. They are text, as JavaScript rounds numbers above 2^53.
     """
-    files = ui.ImageSaveHelper.save_images(pictures, "janus", io.FolderType.temp, cls=None, compress_level=1)
+    files = picture_files(pictures)
     if seed is not None:
         seeds = [seed_of(seed, i) for i in range(len(files))]
     return [
         {**file} | ({"seed": str(seeds[i])} if seeds else {}) | ({"note": notes[i]} if notes else {})
         for i, file in enumerate(files)
     ]
+
+
+def picture_files(pictures: torch.Tensor) -> list[dict[str, Any]]:
+    """For each of the pictures [N, H, W, 3], a temporary file that ComfyUI serves."""
+    saved = ui.ImageSaveHelper.save_images(pictures, "janus", io.FolderType.temp, cls=None, compress_level=1)
+    return [{**file} for file in saved]
 
 
 def add_seeds_to_metadata(request: dict[str, Any]) -> dict[str, Any]:

@@ -15,12 +15,10 @@ from torch import Tensor
 
 from ..errors import InputError, context_exceeded
 from ..generation.continuous import Waiting, answer_rows
-from ..generation.cpu_kernels import fast_layers
 from ..generation.sampling import Sampling
 from ..generation.self_check import decide
-from ..memory import says_what_to_lower
 from ..pictures import preprocess, read_picture
-from ..pipeline import Janus, _one_at_a_time
+from ..pipeline import Janus
 from .items import Item
 
 # Questions that are sorted by length and answered together, in batches: between two such groups other threads get their turn.
@@ -103,9 +101,7 @@ def _answer_group(
 
     cure = "answer fewer at once, or lower max_new_tokens"
     with (
-        says_what_to_lower(f"answering {rows} questions at once", cure, janus.device),
-        _one_at_a_time,
-        fast_layers([janus.model.language_model], rows=rows, execution=janus.execution),
+        janus.working(f"answering {rows} questions at once", cure, [janus.model.language_model], rows=rows),
         closing(_read_ahead(janus, group, rows)) as pixels,
     ):
         sample = janus.model.embed_text(torch.tensor([prompts[group[0]]], device=janus.device))

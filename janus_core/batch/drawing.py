@@ -14,46 +14,54 @@ from ..errors import InputError
 from ..generation.cache import attention_kernels
 from ..generation.codes import CodeDraw, Drawing
 from ..generation.context import Context
-from ..generation.cpu_kernels import fast_layers
 from ..generation.execution import Execution
 from ..generation.image import DrawingStep
+from ..generation.prefill import Prefilled
 from ..generation.recorder import GraphedStep, side_stream
 from ..generation.sampling import check_finite, seed_keys
 from ..generation.self_check import decide
-from ..memory import says_what_to_lower
 from ..model.janus import JanusModel
-from ..pipeline import Janus, _one_at_a_time
+from ..pipeline import Janus
 from ..tokens import ImageTokens
 from .items import Item
 
 
-class PromptsStep(DrawingStep):
-    """A decode step of pictures that have a prompt each. Every row is at its own place, and none is padded."""
+class OwnPlaces(Prefilled):
+    """Rows of pictures that have a prompt each. Every row is at its own place, and none is padded."""
 
     def __init__(self, model: JanusModel, drawings: list[Drawing], execution: Execution):
-        first, count, device = drawings[0], len(drawings), execution.device
-        self.model, self.copies = model, len(first.prefixes)
+        first, device = drawings[0], execution.device
+        self.guides, self.pads, self.visible = first.guides, None, None
         self.longest = max(len(one.prompt) for one in drawings)
         self.start: Any = torch.tensor([[len(one.prompt)] for one in drawings], device=device)
-        prefixes = [one.prefixes[copy] for copy in range(self.copies) for one in drawings]  # of each row
+        prefixes = [one.prefixes[guide] for guide in range(self.guides) for one in drawings]  # of each row
         dtype = model.embed_text(torch.tensor([[0]], device=device)).dtype
         llama = model.language_model.model
         self.context = Context(llama, len(prefixes), self.longest + first.steps - 1, execution, dtype)
-        hidden = torch.empty(len(prefixes), model.config.llama.hidden_size, dtype=dtype, device=device)
+        self.hidden = torch.empty(len(prefixes), model.config.llama.hidden_size, dtype=dtype, device=device)
         by_length = sorted(range(len(prefixes)), key=lambda row: len(prefixes[row]))
         for length, rows in groupby(by_length, key=lambda row: len(prefixes[row])):
             alike = list(rows)
             prefix = Context(llama, len(alike), length, execution, dtype)
             embeds = model.embed_text(torch.tensor([prefixes[row] for row in alike], device=device))
             for row, last in zip(alike, prefix.read(embeds)[:, -1], strict=True):
-                hidden[row] = last
+                self.hidden[row] = last
             self.context.cache.put_rows(alike, prefix.cache)
+
+
+class PromptsStep(DrawingStep):
+    """A decode step of pictures that have a prompt and a seed each."""
+
+    def __init__(self, model: JanusModel, drawings: list[Drawing], execution: Execution):
+        first, count, device = drawings[0], len(drawings), execution.device
+        self.model, self.rows = model, OwnPlaces(model, drawings, execution)
+        self.longest, self.context = self.rows.longest, self.rows.context
         self.capacity = self.context.capacity
         self.draw = CodeDraw(replace(first, count=count), device, self.context.kernels)
         self.draw.keys = torch.cat([seed_keys(one.seed, 1, device) for one in drawings])
         self.ids = torch.zeros(count, first.steps, dtype=torch.long, device=device)
         self.index = torch.zeros(count, 1, dtype=torch.long, device=device)
-        self.logits = model.gen_head(hidden).clone()
+        self.logits = model.gen_head(self.rows.hidden).clone()
         check_finite(self.logits)
         self._draw()
 
@@ -67,7 +75,7 @@ def draw_prompts(model: JanusModel, drawings: list[Drawing], execution: Executio
     steps, graphs = drawings[0].steps, execution.uses_graphs(model.drawing_parts)
     with attention_kernels(execution.device), side_stream(execution.device, graphs) as stream:
         step = PromptsStep(model, drawings, execution)
-        run = GraphedStep(step, stream, step.capacity if step.context.kernels else None)
+        run = GraphedStep(step, stream, step.rows.bucket)
         for drawn in range(1, steps):
             run(step.longest + drawn)
         check_finite(step.logits)
@@ -78,11 +86,7 @@ def draw_each(janus: Janus, drawings: list[Drawing]) -> ImageTokens:
     """`draw_prompts`, by the fastest kernels of this machine. Raises as `Janus.draw` does."""
     model, count = janus.model, len(drawings)
     rows = replace(drawings[0], count=count).rows
-    with (
-        says_what_to_lower(f"drawing a batch of {count}", "draw fewer at once", janus.device),
-        _one_at_a_time,
-        fast_layers(model.drawing_parts, rows=rows, execution=janus.execution),
-    ):
+    with janus.working(f"drawing a batch of {count}", "draw fewer at once", model.drawing_parts, rows=rows):
         sample = model.embed_text(torch.tensor(drawings[0].prefixes, device=janus.device))
         execution = decide(janus.execution, model.language_model.model, sample)
         return ImageTokens(draw_prompts(model, drawings, execution), model.config.grid, janus.codebook)

@@ -6,6 +6,7 @@ Both samplers draw through `CodeDraw`, so that jacobi's codes are the sequential
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from ..errors import InputError
 from .sampling import Sampling, draw_tokens, guide, is_finite, noisy_scores, seed_keys
 
+HIDDEN, FEATURE = -1, -2  # among a prompt's ids: a place that nothing looks at, and the place of a feature
 MAX_COUNT = 2**20  # pictures at once: no memory holds so many, and sizes with more overflow 64 bits
 
 
@@ -64,9 +66,13 @@ class Kept:
 class Drawing:
     """What to draw: `count` pictures of `steps` codes.
 
-    `prompt` are ids that end with begin_of_image; `pad` replaces them in the unconditional prompt. Picture i uses
-    seed + i and does not depend on the others. With several `salts`, each seed draws one picture per salt, in succession,
-    and `count` is that of all. `window` is how many codes a pass of jacobi reads, 1 for a plain step.
+    `prompt` are ids that end with begin_of_image; `pad` replaces them in the unconditional prompt. Where the pictures differ,
+    `prompts` has one for each in its place. `unconditional` are the prompts without a condition, where they are not those.
+    `partial` are prompts with a part of the condition, whose logits count `partial_weight` times those of the whole.
+    In all of these each FEATURE takes the next of `features`, embeddings [places, D], in the order of `prefixes`, and
+    HIDDEN is a place that keeps its position.
+    Picture i uses seed + i and does not depend on the others. With several `salts`, each seed draws one picture per salt, in
+    succession, and `count` is that of all. `window` is how many codes a pass of jacobi reads, 1 for a plain step.
     `cfg_end` is the CFG weight of the last code, on the way of `cfg_power`; None keeps `cfg_weight`.
     """
 
@@ -83,6 +89,11 @@ class Drawing:
     window: int = 1
     kept: Kept | None = None
     anchors: Anchors | None = None
+    prompts: tuple[list[int], ...] = ()
+    unconditional: tuple[list[int], ...] = ()
+    partial: tuple[list[int], ...] = ()
+    partial_weight: float = 0.0
+    features: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -98,15 +109,35 @@ class Drawing:
             raise InputError(f"The window is {self.window}: look at least 1 code ahead.")
 
     @property
-    def prefixes(self) -> list[list[int]]:
-        """The prompts to prefill: the conditional one, and the unconditional one unless the CFG weight stays 1."""
+    def guided_by(self) -> list[Sequence[list[int]]]:
+        """Under each guide, the one prompt of all pictures or one for each: the whole condition, a part of it, none.
+
+        The last is left out if the CFG weight stays 1.
+        """
+        whole = self.prompts or (self.prompt,)
+        without = self.unconditional or [unconditional(prompt, self.pad) for prompt in whole]
         only = self.cfg_weight == 1 and self.cfg_end in (None, 1)
-        return [self.prompt] if only else [self.prompt, unconditional(self.prompt, self.pad)]
+        return [whole, *([self.partial] if self.partial else []), *([] if only else [without])]
+
+    @property
+    def guides(self) -> int:
+        """Rows per picture."""
+        return len(self.guided_by)
+
+    @property
+    def prefixes(self) -> list[list[int]]:
+        """The prompts to prefill, guide by guide."""
+        return [prompt for prompts in self.guided_by for prompt in prompts]
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longest prompt."""
+        return max(map(len, self.prefixes))
 
     @property
     def rows(self) -> int:
-        """Tokens per forward pass: pictures x prefixes x window."""
-        return self.count * len(self.prefixes) * self.window
+        """Tokens per forward pass: pictures x guides x window."""
+        return self.count * self.guides * self.window
 
     def weight_at(self, index: Tensor) -> float | Tensor:
         """The CFG weight of the codes at `index` [count, T]: one for all, or float32 [count, T, 1]."""
@@ -117,15 +148,15 @@ class Drawing:
         return start + (float(self.cfg_end) - start) * way
 
     def guided(self, logits: Tensor, index: Tensor) -> Tensor:
-        """The picture head's logits, of the rows of all prefixes [rows, T, codes], -> the pictures' [count, T, codes].
+        """The picture head's logits, of the rows of all guides [rows, T, codes], -> the pictures' [count, T, codes].
 
         Codes with less than `min_p` of the likeliest code's probability under the prompt are -inf. This comes before
         guidance, which lifts what is impossible under the prompt, but less possible still without it.
         """
-        cond, mixed = logits, logits
-        if len(self.prefixes) == 2:
-            cond, uncond = logits.chunk(2)
-            mixed = guide(cond, uncond, self.weight_at(index))
+        cond, *others = logits.chunk(self.guides)
+        if self.partial:
+            cond = (cond + self.partial_weight * others.pop(0)) / (1 + self.partial_weight)
+        mixed = guide(cond, others[0], self.weight_at(index)) if others else cond
         if self.sampling.min_p == 0:
             return mixed
         unlikely = cond - cond.amax(dim=-1, keepdim=True) < math.log(self.sampling.min_p)
@@ -144,7 +175,8 @@ class CodeDraw:
         self.drawing, self.keys = drawing, seed_keys(drawing.seed, drawing.count, device, salts=drawing.salts)
         sampling = drawing.sampling
         constant = drawing.cfg_end in (None, drawing.cfg_weight)
-        self.kernels = kernels if sampling.unfiltered and constant and drawing.anchors is None else None
+        plain = constant and drawing.anchors is None and not drawing.partial
+        self.kernels = kernels if sampling.unfiltered and plain else None
         self.other_kernels = kernels if drawing.anchors is None else None
         if drawing.kept:
             codes = drawing.kept.codes.to(device)
@@ -180,7 +212,7 @@ class CodeDraw:
     def _drawn(self, logits: Tensor, index: Tensor) -> Tensor:
         drawing, sampling = self.drawing, self.drawing.sampling
         if self.kernels:
-            guided = len(drawing.prefixes) == 2
+            guided = drawing.guides == 2
             return self.kernels.draw(
                 logits,
                 self.keys,

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from ..model.janus import JanusModel
 from .cache import attention_kernels
 from .codes import CodeDraw, Drawing
-from .context import Context
 from .execution import Execution
+from .prefill import Prefilled
 from .recorder import GraphedStep, side_stream
 from .sampling import check_finite
 
@@ -21,40 +21,20 @@ READ = 64  # kept codes, of all pictures together, that one pass reads
 Cull = Callable[[Tensor], Tensor | None]
 
 
-def prefill(model: JanusModel, drawing: Drawing, execution: Execution, room: int) -> tuple[Tensor, Context]:
-    """Read each prefix once and copy it to `count` rows.
-
-    Returns the last hidden states [rows, D], and a context of these rows with `room` more slots.
-    """
-    llama = model.language_model.model
-    embeds = model.embed_text(torch.tensor(drawing.prefixes, device=execution.device))
-    copies, length = len(embeds), embeds.shape[1]
-    prefix = Context(llama, copies, length, execution, embeds.dtype)
-    hidden = prefix.read(embeds)[:, -1].repeat_interleave(drawing.count, dim=0)
-    context = Context(llama, copies * drawing.count, length + room, execution, embeds.dtype)
-    rows = torch.arange(copies, device=execution.device).repeat_interleave(drawing.count)
-    context.cache.copy_rows(prefix.cache, rows)
-    return hidden, context
-
-
-def read_lead(
-    model: JanusModel, draw: CodeDraw, context: Context, hidden: Tensor, progress: Progress | None
-) -> tuple[Tensor, Tensor]:
+def read_lead(model: JanusModel, draw: CodeDraw, rows: Prefilled, progress: Progress | None) -> tuple[Tensor, Tensor]:
     """Read the codes that all pictures keep at their start, many in a pass, and note how likely they are.
 
-    From the last hidden states of the prompt, [rows, D], to those of these codes. Returns the codes too, long [count, lead].
+    From the last hidden states of the prompts, [rows, D], to those of these codes. Returns the codes too, long [count, lead].
     `progress` is called after each pass, as by `draw_codes`.
     """
-    drawing, start, copies = draw.drawing, len(draw.drawing.prompt), len(draw.drawing.prefixes)
+    drawing, hidden = draw.drawing, rows.hidden
     lead = drawing.kept.lead if drawing.kept else 0
     index = torch.arange(lead, device=hidden.device).expand(drawing.count, -1)
     codes = draw.kept.gather(1, index) if lead else index
     size = max(drawing.window, READ // drawing.count)
     for first in range(0, lead, size):
         end = min(first + size, lead)
-        slots = (index[:, first:end] + start).repeat(copies, 1)
-        embeds = model.embed_codes(codes[:, first:end]).repeat(copies, 1, 1)
-        states = context.step(embeds, slots, start + end)
+        states = rows.step(model.embed_codes(codes[:, first:end]), index[:, first:end], rows.start + end)
         before = torch.cat((hidden[:, None], states[:, :-1]), dim=1)[: drawing.count]  # of the conditional rows
         draw.note(codes[:, first:end], model.gen_head(before), index[:, first:end])
         hidden = states[:, -1]
@@ -71,11 +51,11 @@ class DrawingStep:
     """
 
     def __init__(self, model: JanusModel, drawing: Drawing, execution: Execution, progress: Progress | None = None):
-        self.model, self.copies, self.start = model, len(drawing.prefixes), len(drawing.prompt)
-        hidden, self.context = prefill(model, drawing, execution, drawing.steps - 1)
+        self.model, self.rows = model, Prefilled(model, drawing, execution, drawing.steps - 1)
+        self.start, self.context = self.rows.start, self.rows.context
         self.capacity, device = self.context.capacity, execution.device
         self.draw = CodeDraw(drawing, device, self.context.kernels)
-        hidden, kept = read_lead(model, self.draw, self.context, hidden, progress)
+        hidden, kept = read_lead(model, self.draw, self.rows, progress)
         self.lead = kept.shape[1]
         self.ids = F.pad(kept, (0, drawing.steps - self.lead))
         self.index = torch.full((drawing.count, 1), self.lead, device=device)  # of the last code drawn
@@ -84,19 +64,18 @@ class DrawingStep:
         self._draw()
 
     def __call__(self, end: int) -> None:
-        slots = (self.index + self.start).repeat(self.copies, 1)  # [rows, 1]
-        embeds = self.model.embed_codes(self.ids.gather(1, self.index)).repeat(self.copies, 1, 1)
-        self.logits.copy_(self.model.gen_head(self.context.step(embeds, slots, end)[:, -1]))
+        embeds = self.model.embed_codes(self.ids.gather(1, self.index))
+        self.logits.copy_(self.model.gen_head(self.rows.step(embeds, self.index, end)[:, -1]))
         self.index.add_(1)
         self._draw()
 
     def keep_pictures(self, pictures: Tensor) -> None:
         """Go on with some of the pictures, long [n]. What was recorded of this step is of no use any more."""
         count = len(self.ids)
-        rows = torch.cat([pictures + i * count for i in range(self.copies)])
+        rows = torch.cat([pictures + i * count for i in range(self.rows.guides)])
         self.ids, self.index, self.logits = self.ids[pictures], self.index[pictures], self.logits[rows]
         self.draw.keep_pictures(pictures)
-        self.context.keep_rows(rows)
+        self.rows.keep(rows)
 
     def _draw(self) -> None:
         logits = self.logits[:, None]
@@ -116,14 +95,14 @@ def draw_codes(
 ) -> Tensor:
     """The pictures' codes, long [count, steps]. `progress(step, total, codes so far [count, step])` may raise to stop.
 
-    With `cull`, the count becomes that of the pictures that are left. With CUDA graphs it synchronises once per row of the picture. Raises CheckpointError if the logits are not finite.
+    With `cull`, the count becomes that of the pictures that are left. With CUDA graphs it synchronises once per row of the
+    picture. Raises CheckpointError if the logits are not finite.
     """
     row = model.config.grid[1]
     graphs = execution.uses_graphs(model.drawing_parts)
     with attention_kernels(execution.device), side_stream(execution.device, graphs) as stream:
         step = DrawingStep(model, drawing, execution, progress)
-        # Triton's kernels skip slots that are not filled yet, so one graph serves the whole drawing.
-        run = GraphedStep(step, stream, step.capacity if step.context.kernels else None)
+        run = GraphedStep(step, stream, step.rows.bucket)
         for drawn in range(step.lead + 1, drawing.steps + 1):
             if progress is not None:
                 if stream and drawn % row == 0:
@@ -135,7 +114,7 @@ def draw_codes(
                 left = cull(step.ids[:, :drawn])
                 if left is not None:
                     step.keep_pictures(left)
-                    run = GraphedStep(step, stream, step.capacity if step.context.kernels else None)
+                    run = GraphedStep(step, stream, step.rows.bucket)
             if drawn < drawing.steps:
                 run(step.start + drawn)
         check_finite(step.logits)  # a NaN in any step reaches the cache, so this check finds it

@@ -18,7 +18,8 @@ from ..model.janus import JanusModel
 from .cache import attention_kernels
 from .codes import CodeDraw, Drawing
 from .execution import Execution
-from .image import Progress, prefill, read_lead
+from .image import Progress, read_lead
+from .prefill import Prefilled
 from .recorder import GraphedStep, side_stream
 from .sampling import check_finite
 
@@ -27,13 +28,14 @@ class JacobiPass:
     """One pass and its state. Each call accepts the codes that it verifies, and guesses those that follow."""
 
     def __init__(self, model: JanusModel, drawing: Drawing, execution: Execution, progress: Progress | None = None):
-        self.model, self.drawing, self.copies = model, drawing, len(drawing.prefixes)
-        count, steps, window, self.start = drawing.count, drawing.steps, drawing.window, len(drawing.prompt)
-        hidden, self.context = prefill(model, drawing, execution, steps + window)
+        self.model, self.drawing, self.guides = model, drawing, drawing.guides
+        count, steps, window = drawing.count, drawing.steps, drawing.window
+        self.rows = Prefilled(model, drawing, execution, steps + window)
+        self.start, self.context = self.rows.start, self.rows.context
         self.capacity, device = self.context.capacity, execution.device
         self.ahead = torch.arange(window, device=device)
         self.draw = CodeDraw(drawing, device, self.context.kernels)
-        hidden, kept = read_lead(model, self.draw, self.context, hidden, progress)
+        hidden, kept = read_lead(model, self.draw, self.rows, progress)
         lead = kept.shape[1]
         self.ids = F.pad(kept, (0, steps + 2 * window - lead))  # accepted codes, then guesses
         self.done = torch.full((count, 1), lead, device=device)  # codes accepted, of each picture
@@ -44,9 +46,7 @@ class JacobiPass:
     def __call__(self, end: int) -> None:
         """Read the last kept code of each picture and the guesses after it."""
         inputs = self.done - 1 + self.ahead  # [count, window]
-        slots = (inputs + self.start).repeat(self.copies, 1)
-        embeds = self.model.embed_codes(self.ids.gather(1, inputs)).repeat(self.copies, 1, 1)
-        logits = self.model.gen_head(self.context.step(embeds, slots, end))
+        logits = self.model.gen_head(self.rows.step(self.model.embed_codes(self.ids.gather(1, inputs)), inputs, end))
         self.logits.copy_(logits[:, :1])
         self._keep(logits, inputs + 1)
 
@@ -61,7 +61,7 @@ class JacobiPass:
         # 2. Beyond the window only the last valid logits exist.
         # 3. The average is of the head's own logits: a code that min-p excludes is -inf, which no average moves.
         # The average is taken in place: a copy would be the largest tensor of the pass.
-        at = (accepted - 1).repeat(self.copies, 1)[..., None].expand(-1, -1, logits.shape[-1])
+        at = (accepted - 1).repeat(self.guides, 1)[..., None].expand(-1, -1, logits.shape[-1])
         last = logits.gather(1, at)
         guessed = self.draw(logits.lerp_(last, 0.5), indices)
         kept = torch.arange(indices.shape[1], device=indices.device) < accepted

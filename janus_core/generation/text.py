@@ -41,8 +41,11 @@ def embed_prompts(
 
 def prompt_mask(mask: Tensor) -> Tensor | None:
     """The attention mask of left-padded prompts, bool [B, 1, T, T]; None, which is causal, without padding."""
-    if bool(mask.all()):
-        return None
+    return None if bool(mask.all()) else padded_mask(mask)
+
+
+def padded_mask(mask: Tensor) -> Tensor:
+    """`prompt_mask` of prompts that are known to be padded, bool [B, 1, T, T]."""
     length = mask.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
     # A pad sees itself, so that no row of the softmax is empty.

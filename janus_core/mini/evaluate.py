@@ -135,7 +135,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sheet", type=Path, help="draw a contact sheet at the best CFG weight into this file")
     parser.add_argument("--keep", action="store_true", help="keep the pictures there, in GenEval's layout")
     parser.add_argument("--geneval", type=Path, help="GenEval's evaluation_metadata.jsonl: only draw it into --out")
-    parser.set_defaults(run=lambda args: run(args, load(args.checkpoint, args.device, args.dtype)))
+    parser.set_defaults(
+        run=lambda args: run(args, load(args.checkpoint, args.device, args.dtype, dialect=args.dialect))
+    )
 
 
 def run(args: argparse.Namespace, janus: Janus) -> dict:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from ..config import JanusConfig
+from ..dialects import DIALECTS, dialect_by_name
 from ..errors import InputError
 from ..model.janus import JanusModel
 from ..model.vq import VQModel
@@ -162,10 +163,12 @@ class Job:
         if not self.args.checkpoint:
             return self.world.write_layout(self.out)
         source = find(self.args.checkpoint)
-        if source.is_1_3b != CheckpointFiles(self.out, ()).is_1_3b:
+        told, kept = dialect_by_name(source.names), dialect_by_name([self.out.absolute().name])
+        if told is not kept:
+            marks = ", ".join(dialect.mark for dialect in DIALECTS if dialect.mark).replace("1.3b", "1.3B")
             raise InputError(
-                "Janus-1.3B is recognised by its folder's name: the name of --out must contain 1.3B if that of --checkpoint "
-                "does, and only then."
+                f"{source.folder} speaks as {told.name} and {self.out} would as {kept.name}, since a folder's name tells: the "
+                f"name of --out must contain 1.3B or another of the marks {marks} if that of --checkpoint does, and only then."
             )
         self.out.mkdir(parents=True, exist_ok=True)
         for name in TEXT_FILES:

@@ -29,6 +29,12 @@ TEXT_FILES = (
     "processor_config.json",
     "generation_config.json",
 )
+# Formats of other programs, and what they hold.
+FOREIGN = {
+    ".gguf": "a GGUF file, for llama.cpp",
+    ".onnx": "an ONNX file, for ONNX Runtime",
+    ".npz": "a file of NumPy arrays, as MLX has them",
+}
 MAX_TEXT = 32_000_000  # characters; the largest tokenizer.json has under 8 million
 
 
@@ -52,11 +58,6 @@ class CheckpointFiles:
         snapshots, repository = folder.parent, folder.parent.parent
         in_hub_cache = snapshots.name == "snapshots" and repository.name.startswith("models--")
         return (folder.name, repository.name) if in_hub_cache else (folder.name,)
-
-    @property
-    def is_1_3b(self) -> bool:
-        """Whether this is Janus-1.3B, which only its name shows."""
-        return any("1.3b" in name.lower() for name in self.names)
 
     @property
     def dtype(self) -> str | None:
@@ -144,6 +145,7 @@ def find(checkpoint: str | Path) -> CheckpointFiles:
     if path.is_file() and path.suffix.lower() in WEIGHT_SUFFIXES:
         return CheckpointFiles(path.parent, (path,), metadata_texts(path))
     if path.is_file():
+        _refuse_foreign(path)
         raise CheckpointError(
             f"{path} is not a weight file that Janus reads: give a .safetensors or .bin file, or its folder."
         )
@@ -165,12 +167,23 @@ def find(checkpoint: str | Path) -> CheckpointFiles:
 def _only_weight_file(path: Path) -> Path:
     loose = sorted(p for p in path.iterdir() if p.suffix.lower() in WEIGHT_SUFFIXES and p.is_file())
     if len(loose) != 1:
+        if not loose:
+            _refuse_foreign(*sorted(path.iterdir()), *sorted(path.glob("onnx/*")))
         found = f"{len(loose)} weight files without an index" if loose else "no weight file"
         raise CheckpointError(
             f"{path} contains {found}: a Janus folder has model.safetensors or pytorch_model.bin, "
             "or shards with their .index.json."
         )
     return loose[0]
+
+
+def _refuse_foreign(*paths: Path) -> None:
+    for path in paths:
+        if what := FOREIGN.get(path.suffix.lower()):
+            raise CheckpointError(
+                f"{path} is {what}, which this pack cannot open: fetch the model as its authors published it, with "
+                ".safetensors or .bin files; dtype int8 makes it small."
+            )
 
 
 def _shards(index: Path) -> tuple[Path, ...]:

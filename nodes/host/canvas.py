@@ -9,6 +9,7 @@ from typing import Any
 import comfy.cli_args
 import comfy.model_management
 import comfy.utils
+from comfy_execution.graph import ExecutionBlocker
 from comfy_execution.utils import get_executing_context
 from PIL import Image
 
@@ -16,6 +17,7 @@ from ...janus_core import Janus
 
 Progress = Callable[[int, int, Any], None]
 MIN_INTERVAL = 0.2  # seconds between two progress messages, as sending them takes time from the work
+NOTHING = ExecutionBlocker(None)  # an output that has no value: what is behind it does not run
 MAX_OUTPUTS = 5  # words of an answer are sent so often in any second: the first ones at once
 
 
@@ -53,21 +55,25 @@ def count_progress() -> Callable[[int, int], None]:
 
 
 def answer_progress(core: Janus, show: Callable[[str], object], *, run: int = 0, runs: int = 1) -> Progress:
-    """`progress` for an answer, which also calls `show(the answer so far)`.
+    """`answers_progress` for one answer: `show(the answer so far)`."""
+    return answers_progress(core, lambda answers: show(answers[0]), run=run, runs=runs)
 
 
-    It is called MAX_OUTPUTS times a second at most, and once more when the answer is complete.
+def answers_progress(core: Janus, show: Callable[[list[str]], object], *, run: int = 0, runs: int = 1) -> Progress:
+    """`progress` for answers, which also calls `show(the answers so far)`.
+
+    It is called MAX_OUTPUTS times a second at most, and once more when they are complete.
     """
     move_bar, sent = progress(run, runs), deque([-math.inf] * MAX_OUTPUTS, MAX_OUTPUTS)
 
     def report(step: int, total: int, ids: list[list[int]]) -> None:
         move_bar(step, total, ids)
         now = time.monotonic()
-        complete = step == total or len(ids[0]) < step  # the last token of an answer is none of its words
+        complete = step == total or all(len(row) < step for row in ids)  # an answer's last token is none of its words
         if not complete and now - sent[0] < 1:
             return
         sent.append(now)
-        show(core.processor.decode(ids[0]))
+        show([core.processor.decode(row) for row in ids])
 
     return report
 

@@ -13,7 +13,7 @@ import folder_paths
 
 from ...janus_core import DEFAULT_CHECKPOINT, CheckpointError, InputError
 from ...janus_core.errors import shown
-from ...janus_core.published import PUBLISHED, Published
+from ...janus_core.published import DOWNLOADS, Published
 from ...janus_core.weights.checkpoint import WEIGHT_FILES, WEIGHT_SUFFIXES, find, metadata_texts
 
 FOLDER = "janus"  # the key of extra_model_paths.yaml
@@ -159,9 +159,7 @@ def _carries_config(path: Path, stamp: _Stamp) -> bool:
 def downloads() -> dict[str, Published]:
     """Listed name -> each published checkpoint that no model folder has. Uses no network."""
     present = {name.rpartition("/")[2] for name in checkpoints()}
-    return {
-        f"{model.name} (download, {model.size / 1e9:.1f} GB)": model for model in PUBLISHED if model.name not in present
-    }
+    return {model.label: model for model in DOWNLOADS if model.name not in present}
 
 
 def checkpoint_path(name: str) -> str | Path:
@@ -174,7 +172,7 @@ def checkpoint_path(name: str) -> str | Path:
     if name in found:
         return found[name]
     published = name.partition(" (download, ")[0]
-    folder_names = {model.name for model in PUBLISHED if published in (model.name, model.repo)}
+    folder_names = {model.name for model in DOWNLOADS if published in (model.name, model.repo)}
     for listed, path in found.items():
         if listed.rpartition("/")[2] in folder_names:
             return path

@@ -17,6 +17,9 @@ from torch import nn
 
 from ...janus_core import ImageTokens, Janus, load
 from ...janus_core.batch.sizes import answering_rows_need, fitting
+from ...janus_core.checkpoints import in_dialect
+from ...janus_core.dialects import NAMES as DIALECTS
+from ...janus_core.dialects import dialect_of
 from ...janus_core.generation.execution import Execution
 from ...janus_core.memory import PARTS, Need, fitting_precision
 from ...janus_core.model.cpu_ops import cpu_compute_dtype
@@ -107,6 +110,12 @@ class HostedJanus:
         """The tokens of pictures [N, H, W, 3]. Raises InputError as `Janus.encode`, and when the user interrupts."""
         return self.ready(self.core.encoding_need(images)).encode(images, progress=raise_if_interrupted)
 
+    def with_core(self, core: Janus) -> HostedJanus:
+        """This Janus under another `core` over the same weights."""
+        other = copy.copy(self)
+        other.core, other._base = core, self
+        return other
+
     def with_lora(self, layers: list[LoraLayer], strength: float) -> HostedJanus:
         """This Janus with one more LoRA. Both share their weights, which ComfyUI patches when it loads a part."""
         patched = copy.copy(self)
@@ -134,14 +143,14 @@ def _patches(layers: list[LoraLayer]) -> dict[Any, Any]:
     return comfy.lora.load_lora(tensors, targets)
 
 
-# By (checkpoint_stamps, precision): what is in use, so that a second Load Janus of the same files shares its weights.
+# By (checkpoint_stamps, precision, dialect): what is in use, so that a second Load Janus of the same files shares its weights.
 _loaded: weakref.WeakValueDictionary[Any, HostedJanus] = weakref.WeakValueDictionary()
 
 
-def load_janus(checkpoint: str | Path, dtype: str = "auto") -> HostedJanus:
+def load_janus(checkpoint: str | Path, dtype: str = "auto", dialect: str | None = None) -> HostedJanus:
     """A checkpoint, loaded to ComfyUI's offload device unless it is already in use. Raises CheckpointError.
 
-    `dtype` is one of DTYPES; for "auto" see `memory.fitting_precision`.
+    `dtype` is one of DTYPES; for "auto" see `memory.fitting_precision`. `dialect` is one of DIALECTS, None asks the files.
     """
     device, stamps = comfy.model_management.get_torch_device(), checkpoint_stamps(checkpoint)
     if dtype == "auto":
@@ -149,7 +158,11 @@ def load_janus(checkpoint: str | Path, dtype: str = "auto") -> HostedJanus:
     else:
         precision = Precision.of(dtype, _compute_dtype(device) if dtype in EIGHT_BIT else None)
     precision.check(device)
-    hosted = _loaded.get((stamps, precision))
+    spoken = dialect_of(find(checkpoint), dialect).name
+    logging.getLogger(__name__).info(f"Janus: {checkpoint} is spoken to as {spoken}")
+    hosted = _loaded.get((stamps, precision, spoken))
+    if hosted is None and (other := _in_use(stamps, precision)):
+        hosted = _loaded[stamps, precision, spoken] = other.with_core(in_dialect(other.core, checkpoint, spoken))
     if hosted is None:
         offload_device = comfy.model_management.unet_offload_device()
         graphs = not getattr(comfy.cli_args.args, "disable_cuda_graphs", False)  # a flag of newer versions
@@ -160,9 +173,15 @@ def load_janus(checkpoint: str | Path, dtype: str = "auto") -> HostedJanus:
             compute=precision.compute,
             layers=LAYERS,
             execution=Execution(device, graphs=graphs, unpatched=unpatched_at_use),
+            dialect=spoken,
         )
-        hosted = _loaded[stamps, precision] = HostedJanus(core, offload_device)
+        hosted = _loaded[stamps, precision, spoken] = HostedJanus(core, offload_device)
     return hosted
+
+
+def _in_use(stamps: object, precision: Precision) -> HostedJanus | None:
+    """What is loaded of these files, in any dialect."""
+    return next((hosted for name in DIALECTS if (hosted := _loaded.get((stamps, precision, name)))), None)
 
 
 def _usable_memory(device: torch.device) -> int:

@@ -100,6 +100,8 @@ def assert_says_what_to_do(error: str, server: ComfyServer, hub: SmallHub) -> No
 
 def test_lists_what_can_be_downloaded_and_asks_the_hub_nothing(server: ComfyServer, hub: SmallHub) -> None:
     downloads = [LABEL, "Janus-Pro-7B (download, 14.8 GB)", "Janus-1.3B (download, 4.2 GB)"]
+    fine_tunes = ("Janus-4o-7B", "T2I-R1", "Janus-Pro-R1-7B", "ReasonGen-R1", "ReasonGen-R1-SFT", "Janus-FocusDiff-7B")
+    downloads += [f"{name} (download, 7B)" for name in fine_tunes]
     assert offered(server)[1:] == downloads
     assert server.run(shipped("text_to_image")).end == "execution_success"
     assert not set(downloads) & set(offered(server, by="JanusSave"))
@@ -116,6 +118,13 @@ def test_downloads_the_files_it_needs_and_draws(server: ComfyServer, hub: SmallH
     assert [path.name for path in models(server).iterdir()] == ["Janus-Pro-1B"]
     size = sum(map(len, needed.values()))
     assert run.progress(node_of(graph, "JanusLoader"))[-1] == (size, size)
+
+
+def test_a_downloaded_fine_tune_is_spoken_to_in_its_own_dialect(server: ComfyServer, hub: SmallHub) -> None:
+    hub.repos["CaraJ/T2I-R1"] = as_published(1)
+    seen = len(server.log.read_text())
+    assert server.run(graph_with("T2I-R1 (download, 7B)")).end == "execution_success"
+    assert "T2I-R1 is spoken to as T2I-R1" in server.log.read_text()[seen:]
 
 
 def test_once_there_it_goes_by_all_its_names_and_nothing_is_fetched(server: ComfyServer, hub: SmallHub) -> None:

@@ -13,7 +13,7 @@ NODES = (
     "JanusLoader", "JanusLoRA", "JanusTextToImage", "JanusSampling", "JanusDescribeImage", "JanusChat", "JanusTextModel",
     "JanusVQDecode", "JanusVQEncode", "JanusRepaint", "JanusVariations", "JanusPickTokens", "JanusJoinTokens", "JanusSaveTokens",
     "JanusLoadTokens", "JanusSave", "JanusCaptionFolder", "JanusCheck",
-    "JanusPickBest", "JanusDrawBest",
+    "JanusPickBest", "JanusDrawBest", "JanusPrompt", "JanusEdit",
 )  # fmt: skip
 
 

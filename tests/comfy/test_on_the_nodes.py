@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from urllib.parse import urlencode
 
 import pytest
 from comfy_server import ComfyServer, Graph, Run, node_of
@@ -106,6 +107,23 @@ def test_what_was_said_before_changes_the_answer(server: ComfyServer, talking: G
     run = server.run(talking)
     answer = {number: turns(run, number)[-1][1] for number in ("with", "without", "dropped")}
     assert answer["dropped"] == answer["without"] != answer["with"]
+
+
+def test_a_reply_may_be_a_picture_that_later_turns_speak_about(server: ComfyServer, talking: Graph) -> None:
+    history = chat(talking, "drawn", "Draw a red circle.", draw=True)
+    talking["save"] = {"class_type": "SaveImage", "inputs": {"images": ["drawn", 2], "filename_prefix": "reply"}}
+    chat(talking, "next", "What is it?", history=history)
+    talking["nothing"] = {"class_type": "SaveImage", "inputs": {"images": ["next", 2], "filename_prefix": "none"}}
+    run = server.run(talking)
+    assert run.end == "execution_success", run.error
+    assert len(server.pictures(run, "save")) == 1
+    assert "nothing" not in run.outputs
+    assert turns(run, "next")[:2] == [("user", "Draw a red circle.", 0), ("assistant", "", 1)]
+    for number in ("drawn", "next"):
+        shown = run.outputs[number]["janus_turns"][1]["image"]
+        assert server.get(f"/view?{urlencode(shown)}").headers["Content-Type"].startswith("image/")
+    talking["drawn"]["inputs"]["seed"] = 1
+    assert turns(server.run(talking), "next")[-1] != turns(run, "next")[-1]
 
 
 def test_too_long_a_conversation_says_what_to_drop(server: ComfyServer, talking: Graph) -> None:

@@ -166,6 +166,34 @@ def test_nodes_ask_for_the_memory_they_take(
         assert taken <= asked <= 1.15 * taken
 
 
+@pytest.mark.parametrize("count", [1, 4])
+def test_thinking_editing_and_a_drawn_reply_ask_for_the_memory_they_take(
+    pack: Any, weights: Any, middling: Path, measure: Any, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw, edit, chat = (
+        getattr(pack(f"nodes.{file}"), node)
+        for file, node in (("generate", "JanusTextToImage"), ("edit", "JanusEdit"), ("chat", "JanusChat"))
+    )
+    for node in (draw, chat):
+        monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id="1"))
+    hosted, pictures = weights.load_janus(middling, "bf16"), torch.rand(count, 96, 96, 3)
+    common = {"seed": 0, "cfg": 5.0, "temperature": 1.0}
+    settings = common | {"batch_size": count, "top_k": 0, "top_p": 1.0, "thinking": "on"}
+    thinking = measure(hosted, lambda: draw.execute(hosted, "a red circle on a hill", **settings), [])
+    change = common | {"image_cfg": 5.0, "force": True}
+    editing = measure(hosted, lambda: edit.execute(hosted, pictures, "Make it night.", **change), [pictures])
+    reply = {"max_tokens": 8, "temperature": 0.0, "seed": 0, "drop_turns": 0, "draw": True, "image": pictures}
+    drawn = measure(hosted, lambda: chat.execute(hosted, "Draw it.", **reply), [pictures])
+    names = [
+        f"{task}, {step}" for task in ("thinking", "editing", "a reply") for step in ("reading", "drawing", "decoding")
+    ]
+    for what, (asked, taken) in zip(names, [*thinking, *editing, *drawn], strict=True):
+        print(f"{what} {count}: asked {asked}, took {taken}, {asked / taken - 1:+.1%}")
+        if "decoding" not in what:  # which is measured above
+            assert taken <= asked
+            assert asked <= 1.15 * taken or what == "a reply, reading"  # for which a token of an answer is counted, too
+
+
 @pytest.mark.parametrize(("dtype", "count"), [("bf16", 1), ("int8", 1), ("int8", 4)])
 def test_drawing_asks_for_the_copies_of_rearranged_weights_too(
     pack: Any, weights: Any, middling: Path, measure: Any, count: int, dtype: str, monkeypatch: pytest.MonkeyPatch

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from janus_core.batch.drawing import PromptsStep
 from janus_core.generation import text
-from janus_core.generation.codes import Drawing, Kept
+from janus_core.generation.codes import FEATURE, HIDDEN, Drawing, Kept
 from janus_core.generation.continuous import RowsStep
 from janus_core.generation.execution import Execution
 from janus_core.generation.image import DrawingStep, draw_codes
@@ -99,6 +99,15 @@ def test_kept_codes_are_read_and_noted_on_the_device(case: tuple[str, Precision,
         waiting = [fault.partition(":")[0] for fault in log.faults if "waits" in fault]
         assert waiting == ["codes.py", "sampling.py"], "for the codes, and after the prompt"
         stays_on(device, step)
+
+
+def test_steps_of_a_drawing_with_prompts_of_their_own_and_features(case: tuple[str, Precision, JanusModel]) -> None:
+    device, precision, model = case
+    own = ([0, 5, 6, 7, 3], [0, FEATURE, 3], [0, HIDDEN, 6, 3])
+    features = torch.empty(1, model.config.llama.hidden_size, dtype=precision.compute, device=device)
+    what = replace(drawing(), prompts=own, partial=own, partial_weight=3.0, features=features.repeat(2, 1))
+    stays_on(device, DrawingStep(model, what, Execution(torch.device(device))))
+    stays_on(device, JacobiPass(model, replace(what, window=4), Execution(torch.device(device))))
 
 
 @pytest.mark.parametrize("case", [(CUDA, PRECISIONS[0]), (MPS, PRECISIONS[0])], indirect=True, ids=[CUDA, MPS])

@@ -15,6 +15,7 @@ from checkpoint_files import refuses, shard
 from safetensors.torch import save_file
 
 import janus_core
+from janus_core.errors import CheckpointError
 from janus_core.model.quantised import Layers, Uninitialised
 from janus_core.weights.checkpoint import find
 from janus_core.weights.loading import load_model, make_writable
@@ -282,3 +283,48 @@ def test_nothing_is_drawn_at_random_only_to_be_replaced():
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)  # noqa: S603 (our own interpreter)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"gen_vision_config": None, "gen_aligner_config": None, "gen_head_config": None}, "DeepSeek-VL, which reads"),
+        ({"vision_gen_enc_config": {}}, "JanusFlow"),
+        ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, "quantised by bitsandbytes"),
+        ({"quantization": {"group_size": 64, "bits": 4}}, "converted for MLX"),
+    ],
+)
+def test_what_only_looks_like_a_janus_is_refused_by_what_it_is(copy, changes, what):
+    folder = copy()
+    config = json.loads((folder / "config.json").read_text()) | changes
+    config = {key: value for key, value in config.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=f"describes .*{what}.*as its authors published it"):
+        janus_core.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "what"), [("model-Q4_K_M.gguf", "GGUF"), ("onnx/language_model.onnx", "ONNX"), ("weights.npz", "MLX")]
+)
+def test_other_programs_formats_are_refused_by_what_they_are(copy, file, what):
+    folder = copy()
+    (folder / "model.safetensors").unlink()
+    (folder / file).parent.mkdir(exist_ok=True)
+    (folder / file).write_bytes(b"GGUF")
+    for given in (folder, folder / file):
+        with pytest.raises(CheckpointError, match=f"{what}.*cannot open"):
+            janus_core.load(given)
+
+
+def test_what_fine_tunes_files_have_more_is_no_obstacle(copy, janus):
+    """The transformer's keys again at the config's top level, and a tokenizer.json written anew, indented."""
+    folder = copy()
+    config = json.loads((folder / "config.json").read_text())
+    more = {"_name_or_path": "/home/me/Janus-Pro-7B", "use_cache": False, "transformers_version": "4.49.0"}
+    (folder / "config.json").write_text(json.dumps({**config["language_config"], **config, **more}))
+    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer, indent=2), encoding="utf-8")
+    (folder / "training_args.bin").write_bytes(b"not weights")
+    assert (
+        janus_core.load(folder).generate("a cat", seed=1).ids.tolist() == janus.generate("a cat", seed=1).ids.tolist()
+    )

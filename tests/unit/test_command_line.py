@@ -30,7 +30,14 @@ def test_generate_prints_the_ids_and_files_of_the_pictures_python_draws(tmp_path
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--cfg-weight", "1"), ("--temperature", "0"), ("--top-k", "1"), ("--top-p", "0.1"), ("--seed", "8")],
+    [
+        ("--cfg-weight", "1"),
+        ("--temperature", "0"),
+        ("--top-k", "1"),
+        ("--top-p", "0.1"),
+        ("--seed", "8"),
+        ("--dialect", "FocusDiff"),
+    ],
 )
 def test_every_setting_of_generate_changes_the_picture(tmp_path, capsys, option, value):
     ids = []

@@ -12,7 +12,7 @@ import torch
 from live_bytes import LiveBytes
 from torch._subclasses import FakeTensorMode
 
-from janus_core import InputError, Janus, memory
+from janus_core import InputError, Janus, editing, memory
 from janus_core.config import JanusConfig
 from janus_core.generation import codes, cpu_kernels
 from janus_core.generation.cache import DeviceCache
@@ -62,6 +62,28 @@ def test_drawing_and_decoding(middling, count, cfg_weight):
     with LiveBytes(weights) as decoding:
         middling.decode(tokens)
     close_above(memory.decoding_bytes(config, middling.dtype, pictures=count), decoding.peak)
+
+
+@pytest.mark.parametrize("window", [1, 4])
+def test_drawing_a_prompt_a_picture(middling, window):
+    prompts = ("a red circle on a green hill under a blue sky, with two small white boats below it", "a cat", "an owl")
+    own = tuple(map(middling.processor.drawing_prompt, prompts))
+    drawing = replace(middling.drawing_of("a cat", 3, prompts=own), window=window)
+    with LiveBytes(list(middling.model.parameters())) as drawn:
+        middling.draw(drawing)
+    close_above(memory.drawing_bytes(middling.model.config, middling.dtype, drawing), drawn.peak)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_editing(middling, pictures, count):
+    images, weights, config = pictures(count), list(middling.model.parameters()), middling.model.config
+    with LiveBytes([*weights, images]) as reading:
+        shown = editing.show(middling, images)
+    assert reading.peak <= editing.showing_need(middling, count).bytes
+    drawing = editing.editing_of(middling, shown, "Make it night.")
+    with LiveBytes([*weights, shown.seen, shown.drawn, drawing.features]) as drawn:
+        middling.draw(drawing)
+    close_above(memory.drawing_bytes(config, middling.dtype, drawing) - drawing.features.nbytes, drawn.peak)
 
 
 @pytest.mark.parametrize("count", [1, 4])

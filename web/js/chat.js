@@ -1,5 +1,6 @@
 // Janus Chat: the conversation as turns, how much of the model's context it takes, and Reply for the next turn.
 import { app } from "../../../scripts/app.js"
+import { api } from "../../../scripts/api.js"
 import { copyButton, make, setWidget, showOn } from "./panel.js"
 
 /** A Janus Chat to the right that goes on with what this one said. */
@@ -27,8 +28,9 @@ showOn("JanusChat", (output) => output?.janus_turns, {
     draw(element, output, node) {
         const turns = output?.janus_turns ?? []
         const talk = make("div", "janus-scroll", {},
-            ...turns.map(({ role, content, pictures }) => make("div", `janus-said ${role}`, {},
-                ...(pictures ? [make("div", "janus-count", { textContent: pictures > 1 ? `${pictures} pictures` : "1 picture" })] : []),
+            ...turns.map(({ role, content, pictures, image }) => make("div", `janus-said ${role}`, {},
+                ...(image ? [make("img", "janus-drawn", { src: api.apiURL(`/view?${new URLSearchParams(image)}`), alt: "A picture", draggable: false })]
+                    : pictures ? [make("div", "janus-count", { textContent: pictures > 1 ? `${pictures} pictures` : "1 picture" })] : []),
                 content)))
         if (!turns.length) talk.append(make("span", "janus-quiet", { textContent: "The conversation appears here." }))
         const [used, limit] = output?.janus_context ?? []
@@ -50,7 +52,7 @@ showOn("JanusChat", (output) => output?.janus_turns, {
                 clicked.stopPropagation() // a click that goes on to the panel selects this node again
                 reply(node)
             }
-            bar.append(copyButton(() => turns.map(({ role, content }) => `${names[role]}: ${content}`).join("\n")), goOn)
+            bar.append(copyButton(() => turns.map(({ role, content }) => `${names[role]}: ${content || "(a picture)"}`).join("\n")), goOn)
         }
         element.replaceChildren(talk, bar)
         talk.scrollTop = talk.scrollHeight

@@ -14,6 +14,14 @@ export function make(tag, className, properties = {}, ...children) {
     return element
 }
 
+/** A line for each text, with its number where there are several. */
+export function textLines(texts) {
+    return texts.map((text, i) =>
+        make("div", "janus-answer", {},
+            ...(texts.length > 1 ? [make("span", "janus-number", { textContent: `${i + 1}` })] : []),
+            make("span", "janus-text", { textContent: text })))
+}
+
 /** Put text on the clipboard, which pages from another machine over plain http reach only in the old way. */
 async function copy(text) {
     if (navigator.clipboard) return navigator.clipboard.writeText(text)

@@ -1,7 +1,7 @@
-// Nodes that draw: the preview while it draws, then the pictures, each with the seed that draws it again alone.
+// Nodes that draw: what the model thinks, the preview, then the pictures, each with the seed that draws it again alone.
 import { app } from "../../../scripts/app.js"
 import { api } from "../../../scripts/api.js"
-import { make, nodeAt, noteChange, setWidget, showOn } from "./panel.js"
+import { make, nodeAt, noteChange, setWidget, showOn, textLines } from "./panel.js"
 
 /** Put a picture's seed into the node: it then draws just that picture, again and again. */
 function useSeed(node, seed) {
@@ -12,7 +12,7 @@ function useSeed(node, seed) {
     noteChange()
 }
 
-const DRAWING = ["JanusTextToImage", "JanusRepaint", "JanusVariations", "JanusDrawBest"]
+const DRAWING = ["JanusTextToImage", "JanusRepaint", "JanusVariations", "JanusEdit", "JanusDrawBest"]
 
 // JavaScript rounds larger numbers, and so would the seed widget. A picture of another node has no seed here.
 const usable = (seed) => seed !== undefined && Number.isSafeInteger(Number(seed))
@@ -59,11 +59,15 @@ const pictures = {
                 make("img", "", { src: api.apiURL(`/view?${place}`), alt: title, draggable: false }),
                 make("span", "", { textContent: caption(picture, i, all.length) }))
         })
+        const thoughts = textLines(output?.janus_thoughts ?? [])
+        const said = thoughts.length ? [make("div", "janus-scroll", {}, ...thoughts)] : []
+        if (!pictures.length && said.length) return element.replaceChildren(...said)
         if (!pictures.length) pictures.push(make("span", "janus-quiet", { textContent: "The pictures appear here." }))
-        element.replaceChildren(make("div", "janus-pictures", {}, ...pictures), ...maskBar(output?.janus_masks))
+        element.replaceChildren(make("div", "janus-pictures", {}, ...pictures), ...maskBar(output?.janus_masks), ...said)
     },
 }
-for (const type of [...DRAWING, "JanusPickBest"]) showOn(type, (output) => output?.janus_pictures, pictures)
+for (const type of [...DRAWING, "JanusPickBest"])
+    showOn(type, (output) => output?.janus_pictures ?? output?.janus_thoughts, pictures)
 
 // A preview frame takes the place of the last run's pictures.
 api.addEventListener("b_preview_with_metadata", ({ detail }) => {
