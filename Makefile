@@ -1,5 +1,5 @@
 # make demo          draw a picture and describe it in a real ComfyUI, without a browser
-# make check         lint, types and the fast unit tests, in under two minutes
+# make check         lint, types and the fast unit tests, in about a minute
 # make test          lint, types and every test, also in a real browser (Chromium)
 # make test-newest   the browser tests on the last frontend that ComfyUI published, not a pinned one
 # make soak          an hour of damaged files, wrong prompts and killed servers; SEED=1 for others, SCALE=0.02 for fewer
@@ -12,6 +12,9 @@ VENV := .venv/bin/python
 RUN := PYTHONPATH=.:tests/setup:tests/support $(VENV)
 # PyTorch's compiler needs a C++ compiler, and a path without a space.
 COMPILE = $(if $(shell command -v g++),$(if $(filter 1,$(words $(CURDIR))),--compile))
+
+# Tests that start no ComfyUI run in two processes.
+PARALLEL := -n 2 --dist worksteal
 
 SEED ?= 0
 SCALE ?= 1
@@ -36,14 +39,15 @@ lint: setup
 	$(VENV) -m basedpyright
 
 unit: setup
-	$(VENV) -m pytest -q -m "not slow" tests/unit
+	$(VENV) -m pytest -q $(PARALLEL) -m "not slow" tests/unit
 
 check: setup
 	@$(MAKE) --no-print-directory -j2 lint unit
 
 test: lint
 	@$(PYTHON) tests/setup/prepare.py --browser --triton --ray
-	$(VENV) -m pytest
+	$(VENV) -m pytest $(PARALLEL) --ignore tests/comfy --ignore tests/browser
+	$(VENV) -m pytest tests/comfy tests/browser
 
 test-newest: export FRONTEND = newest
 test-newest: setup
