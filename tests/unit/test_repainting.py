@@ -95,9 +95,9 @@ def test_the_first_codes_that_are_kept_are_read_in_one_pass(
     lengths: list[int] = []
     step = Context.step
 
-    def counted(context: Context, embeds: torch.Tensor, *more: Any) -> torch.Tensor:
+    def counted(context: Context, embeds: torch.Tensor, *more: Any, **named: Any) -> torch.Tensor:
         lengths.append(embeds.shape[1])
-        return step(context, embeds, *more)
+        return step(context, embeds, *more, **named)
 
     monkeypatch.setattr(Context, "step", counted)
     told: list[int] = []
