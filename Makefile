@@ -46,7 +46,7 @@ check: setup
 
 test: lint
 	@$(PYTHON) tests/setup/prepare.py --browser --triton --ray
-	$(VENV) -m pytest $(PARALLEL) --ignore tests/comfy --ignore tests/browser
+	$(VENV) -m pytest $(PARALLEL) $(addprefix tests/,unit rehearsal kernels parity training ray soak)
 	$(VENV) -m pytest tests/comfy tests/browser
 
 test-newest: export FRONTEND = newest
