@@ -127,7 +127,7 @@ NAMES = tuple(dialect.name for dialect in DIALECTS)
 def dialect_of(files: CheckpointFiles, name: str | None = None) -> Dialect:
     """A checkpoint's dialect: the one of that name, else what its files tell, else what its own name tells.
 
-    The files tell in `generation_config.json`, as `dialect` under `janus`. What nothing tells is Janus-Pro.
+    The files tell in `generation_config.json`, as `dialect` under `janus`. Without any of these it is Janus-Pro.
     Raises InputError for an unknown `name`, CheckpointError for one in the files.
     """
     if name is not None:

@@ -169,7 +169,7 @@ class Janus:
     ) -> ImageTokens:
         """The pictures of a `drawing_of`, or one like it; its kept codes get their likelihood. Raises as `generate` does.
 
-        `cull` chooses after each row which pictures to go on with, in a plain, sequential drawing.
+        `cull` chooses after each row which pictures to continue, in a plain, sequential drawing.
         """
         draw = partial(image.draw_codes, cull=cull) if drawing.window == 1 else draw_codes_jacobi
         task = f"drawing a batch of {drawing.count}"

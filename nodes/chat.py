@@ -38,10 +38,8 @@ class JanusChat(io.ComfyNode):
                     optional=True,
                     tooltip="The conversation before this message, from another Janus Chat. Without it a new one begins.",
                 ),
-                io.String.Input(
+                inputs.text_box(
                     "message",
-                    multiline=True,
-                    dynamic_prompts=True,
                     placeholder="Your message",
                     tooltip="What you say or ask. It can refer to anything said before.",
                 ),

@@ -29,10 +29,8 @@ class JanusDescribeImage(io.ComfyNode):
                     tooltip="One or more pictures of any size; each gets its own answer. See-through parts are seen "
                     "as white.",
                 ),
-                io.String.Input(
+                inputs.text_box(
                     "question",
-                    multiline=True,
-                    dynamic_prompts=True,
                     default="Describe the picture.",
                     tooltip="What you want to know: what is in it, which colours, how many, what a text says.",
                 ),

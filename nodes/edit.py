@@ -8,8 +8,8 @@ from ..janus_core.pictures import over_white
 from . import inputs
 from .host import canvas
 from .host.weights import HostedJanus
-from .preview import preview_of
-from .repaint import OUTPUTS, SAMPLING, drawing_settings
+from .preview import ready_to_draw
+from .repaint import OUTPUTS, SAMPLING, SEED, drawing_settings
 from .seeds import thumbnails
 from .types import SamplingSettings
 
@@ -32,18 +32,13 @@ class JanusEdit(io.ComfyNode):
                     tooltip="One or more pictures; each is changed. The model sees a square: crop others first, or they get "
                     "grey bars.",
                 ),
-                io.String.Input(
+                inputs.text_box(
                     "instruction",
-                    multiline=True,
-                    dynamic_prompts=True,
                     placeholder="What to change",
                     tooltip="What to change, as you would ask a painter: make it night, add a red hat, turn it into a "
                     "watercolour.",
                 ),
-                inputs.seed(
-                    control_after_generate=True,
-                    tooltip="The same seed and settings give the same picture. In a batch the second picture has seed + 1.",
-                ),
+                SEED,
                 inputs.CFG,
                 io.Float.Input(
                     "image_cfg",
@@ -87,11 +82,8 @@ class JanusEdit(io.ComfyNode):
         settings = {"seed": seed, "image_weight": image_cfg, **drawing_settings(cfg, temperature, sampling)}
         shown = editing.show(janus.ready(editing.showing_need(janus.core, len(pictures))), pictures)
         drawing = editing.editing_of(janus.core, shown, instruction, **settings)
-        preview = preview_of(janus)
-        need = janus.core.need_of(drawing)
-        if preview and preview.decodes:
-            need += janus.core.decoding_need()
-        tokens = janus.ready(need).draw(drawing, canvas.progress(preview=preview))
+        preview = ready_to_draw(janus, janus.core.need_of(drawing))
+        tokens = janus.core.draw(drawing, canvas.progress(preview=preview))
         del shown, drawing  # large, and decoding counts on their memory
         edited = janus.decode(tokens)
         if preview:

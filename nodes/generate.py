@@ -11,7 +11,7 @@ from ..janus_core.thinking import Thought, drawing_from, think, thinking_need
 from . import inputs
 from .host import canvas
 from .host.weights import HostedJanus
-from .preview import preview_of
+from .preview import ready_to_draw
 from .seeds import MAX_BATCH, thumbnails
 from .types import SamplingSettings, SamplingType, TokensType
 
@@ -29,10 +29,8 @@ class JanusTextToImage(io.ComfyNode):
             **inputs.shown_from_cache(),
             inputs=[
                 inputs.MODEL,
-                io.String.Input(
+                inputs.text_box(
                     "prompt",
-                    multiline=True,
-                    dynamic_prompts=True,
                     default="a red circle at the center on a white background",
                     placeholder="What to draw",
                     tooltip="What to draw, in plain sentences. Objects, colours, places and style all help.",
@@ -111,11 +109,8 @@ class JanusTextToImage(io.ComfyNode):
             show = lambda texts: canvas.show_output(cls.hidden.unique_id, {"janus_thoughts": texts})
             thoughts = think(core, prompt, batch_size, seed=seed, progress=canvas.answers_progress(core, show))
             drawing = drawing_from(core, prompt, thoughts, **given)
-        preview = preview_of(janus)
-        need = janus.core.need_of(drawing)
-        if preview and preview.decodes:
-            need += janus.core.decoding_need()
-        tokens = janus.ready(need).draw(drawing, canvas.progress(preview=preview))
+        preview = ready_to_draw(janus, janus.core.need_of(drawing))
+        tokens = janus.core.draw(drawing, canvas.progress(preview=preview))
         pictures = janus.decode(tokens)
         if preview:
             canvas.show_frame(preview.sheet(pictures))

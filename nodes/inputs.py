@@ -116,6 +116,11 @@ def checked(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutpu
     return check_then_execute
 
 
+def text_box(name: str, **options: Any) -> io.String.Input:
+    """Several lines of text. `{day|night}` in it is a choice that the canvas makes."""
+    return io.String.Input(name, multiline=True, dynamic_prompts=True, **options)
+
+
 def seed(tooltip: str, *, control_after_generate: bool) -> io.Int.Input:
     """A seed of 64 bits. With `control_after_generate` the canvas changes it after each run."""
     return io.Int.Input(

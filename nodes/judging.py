@@ -43,10 +43,8 @@ class JanusCheck(io.ComfyNode):
                     "image",
                     tooltip="One or more pictures of any size; each is judged alone. See-through parts are seen as white.",
                 ),
-                io.String.Input(
+                inputs.text_box(
                     "prompt",
-                    multiline=True,
-                    dynamic_prompts=True,
                     placeholder="What the picture should show, or a question",
                     tooltip="What the picture should show, such as the prompt it was drawn from; or a question that yes or "
                     "no answers.",
@@ -96,10 +94,8 @@ class JanusPickBest(io.ComfyNode):
             inputs=[
                 inputs.MODEL,
                 io.Image.Input("image", tooltip="The pictures to choose from, drawn by Janus or by anything else."),
-                io.String.Input(
+                inputs.text_box(
                     "prompt",
-                    multiline=True,
-                    dynamic_prompts=True,
                     placeholder="What the picture should show",
                     tooltip="What the pictures should show: usually the prompt that they were drawn from.",
                 ),
@@ -158,10 +154,8 @@ class JanusDrawBest(io.ComfyNode):
             **inputs.shown_from_cache(),
             inputs=[
                 inputs.MODEL,
-                io.String.Input(
+                inputs.text_box(
                     "prompt",
-                    multiline=True,
-                    dynamic_prompts=True,
                     placeholder="What to draw",
                     tooltip="What to draw, in plain sentences. Objects, colours, places and style all help.",
                 ),

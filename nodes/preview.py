@@ -10,6 +10,7 @@ from PIL import Image
 
 from ..janus_core import ImageTokens, Janus
 from ..janus_core.code_colours import code_colours
+from ..janus_core.memory import Need
 from ..janus_core.pictures import to_pil
 from .host import canvas
 from .host.weights import HostedJanus
@@ -32,6 +33,13 @@ def preview_of(janus: HostedJanus) -> Preview | None:
     if core.codebook not in _colours:
         _colours[core.codebook] = code_colours(core)
     return Preview(core, _colours[core.codebook], decodes=method == "taesd")
+
+
+def ready_to_draw(janus: HostedJanus, need: Need) -> Preview | None:
+    """Ask ComfyUI to load what a drawing and its previews need; the Preview, or None if the user wants no previews."""
+    preview = preview_of(janus)
+    janus.ready(need + janus.core.decoding_need() if preview and preview.decodes else need)
+    return preview
 
 
 class Preview:

@@ -20,10 +20,8 @@ class JanusPrompt(io.ComfyNode):
             **inputs.search_aliases("prompt enhancer", "rewrite", "expand", "thinking", "llm", "janus pro"),
             inputs=[
                 inputs.MODEL,
-                io.String.Input(
+                inputs.text_box(
                     "prompt",
-                    multiline=True,
-                    dynamic_prompts=True,
                     placeholder="A few words",
                     tooltip="What the picture is about, in a few words.",
                 ),

@@ -14,19 +14,21 @@ from ..janus_core.repainting import pasted
 from . import inputs
 from .host import canvas
 from .host.weights import HostedJanus
-from .preview import preview_of
+from .preview import ready_to_draw
 from .seeds import thumbnails
 from .types import SamplingSettings, SamplingType, TokensType
 
 TOKENS = TokensType.Input("tokens", tooltip="The picture as tokens: from a drawing node, VQ Encode or Load Tokens.")
-PROMPT = io.String.Input(
+PROMPT = inputs.text_box(
     "prompt",
-    multiline=True,
-    dynamic_prompts=True,
     placeholder="What the whole picture shows",
     tooltip="What the whole picture should show when it is done, not the new part alone.",
 )
 SAMPLING = SamplingType.Input("sampling", optional=True, tooltip="Finer settings, from Janus Sampling.")
+SEED = inputs.seed(
+    control_after_generate=True,
+    tooltip="The same seed and settings give the same picture. In a batch the second picture has seed + 1.",
+)
 OUTPUTS = [
     io.Image.Output(display_name="image", tooltip="The new pictures."),
     TokensType.Output("new_tokens", display_name="tokens", tooltip="The new pictures as tokens."),
@@ -36,16 +38,6 @@ OUTPUTS = [
 def drawing_settings(cfg: float, temperature: float, sampling: SamplingSettings | None) -> dict[str, Any]:
     """Keyword arguments of `Janus.generate`."""
     return {"cfg_weight": cfg, "temperature": temperature, **(asdict(sampling) if sampling else {})}
-
-
-def ready_to_draw(janus: HostedJanus, prompt: str, count: int, settings: dict[str, Any]) -> Any:
-    """Ask ComfyUI for what a drawing needs; returns its progress callback."""
-    preview = preview_of(janus)
-    need = janus.core.drawing_need(prompt, count, **settings)
-    if preview and preview.decodes:
-        need += janus.core.decoding_need()
-    janus.ready(need)
-    return canvas.progress(preview=preview)
 
 
 class JanusRepaint(io.ComfyNode):
@@ -68,10 +60,7 @@ class JanusRepaint(io.ComfyNode):
                     "if the mask touches it.",
                 ),
                 PROMPT,
-                inputs.seed(
-                    control_after_generate=True,
-                    tooltip="The same seed and settings give the same picture. In a batch the second picture has seed + 1.",
-                ),
+                SEED,
                 inputs.CFG,
                 inputs.DRAWING_TEMPERATURE,
                 io.Int.Input(
@@ -145,7 +134,8 @@ class JanusRepaint(io.ComfyNode):
         codes = code_mask(mask, tokens.grid, grow=grow)
         # Sequential drawing would take a step for each token that stays; jacobi reads many of them at once.
         settings = {"sampler": "jacobi"} | drawing_settings(cfg, temperature, sampling)
-        progress = ready_to_draw(janus, prompt, len(tokens) * candidates, settings)
+        preview = ready_to_draw(janus, janus.core.drawing_need(prompt, len(tokens) * candidates, **settings))
+        progress = canvas.progress(preview=preview)
         new = repaint(
             janus.core, tokens, codes, prompt, candidates=candidates, seed=seed, progress=progress, **settings
         )
@@ -197,10 +187,7 @@ class JanusVariations(io.ComfyNode):
                     tooltip="How far to go from the picture. 0 keeps it token for token, 1 draws a new one that knows "
                     "nothing of it.",
                 ),
-                inputs.seed(
-                    control_after_generate=True,
-                    tooltip="The same seed and settings give the same picture. In a batch the second picture has seed + 1.",
-                ),
+                SEED,
                 inputs.CFG,
                 inputs.DRAWING_TEMPERATURE,
                 SAMPLING,
@@ -223,7 +210,8 @@ class JanusVariations(io.ComfyNode):
         sampling: SamplingSettings | None = None,
     ) -> io.NodeOutput:
         settings = drawing_settings(cfg, temperature, sampling)
-        progress = ready_to_draw(janus, prompt, len(tokens), settings)
+        preview = ready_to_draw(janus, janus.core.drawing_need(prompt, len(tokens), **settings))
+        progress = canvas.progress(preview=preview)
         new = vary(janus.core, tokens, prompt, strength=strength, seed=seed, progress=progress, **settings)
         pictures = janus.decode(new)
         return io.NodeOutput(pictures, new, ui={"janus_pictures": thumbnails(pictures, seed)})

@@ -1,4 +1,4 @@
-"""Where the work on a list goes, item by item, so that a run that was stopped goes on where it was.
+"""Where the work on a list goes, item by item, so that a stopped run resumes.
 
 Each file is complete when it has its name. A table is kept as lines in NAME.part until the list is done: a process that is
 killed there loses what it had in hand, and no more.

@@ -16,8 +16,8 @@ from .sampling import check_finite
 
 Progress = Callable[[int, int, Tensor], None]
 READ = 64  # kept codes, of all pictures together, that one pass reads
-# Called with all codes so far, [count, step], after each row of the picture but the last. Returns which pictures to go on
-# with, long [n], or None for all.
+# Called with all codes so far, [count, step], after each row of the picture but the last. Returns which pictures to
+# continue, long [n], or None for all.
 Cull = Callable[[Tensor], Tensor | None]
 
 
